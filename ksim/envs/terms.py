@@ -1,0 +1,495 @@
+"""From the term dictionaries of a task to checked functions.
+
+A term is written ``name: {_target_: dotted.path, <settings>, <parameters>}``. Its manager's settings dataclass names
+the settings; every other key is a parameter of the target, checked by name and type against the target's annotations
+before anything compiles. Settings win where a name is both.
+
+A target is a function ``func(ctx, *, param: type = default)``, of which the keyword-only arguments are the parameters,
+or a class (an `equinox.Module`), of which the constructor's arguments are.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import inspect
+import pkgutil
+import sys
+import types
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any, Literal
+
+from ksim.errors import ConfigError
+
+TARGET = "_target_"
+
+
+@dataclass(frozen=True)
+class Term:
+    """One resolved term: ``func(ctx, **params)``, or ``func(**params)`` builds it where `func` is a class."""
+
+    name: str  # its key in the task
+    path: str  # where it stands in the config, for messages: "task.rewards.upright"
+    func: Callable[..., Any]
+    params: dict[str, Any]  # what the config gives, checked; the target's own defaults fill in the rest
+    settings: Any  # an instance of the manager's settings dataclass
+
+    @property
+    def is_class(self) -> bool:
+        """Whether the target is a class that is built first, such as a term with memory."""
+        return inspect.isclass(self.func)
+
+
+@dataclass(frozen=True)
+class ObservationGroup:
+    """One resolved observation group."""
+
+    settings: ObservationGroupCfg
+    terms: dict[str, Term]
+
+
+# Settings, one class a manager. ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class RewardSettings:
+    """Settings of a reward term."""
+
+    weight: float  # factor in the sum; a term of weight 0 is not evaluated
+
+
+@dataclass(frozen=True, kw_only=True)
+class TerminationSettings:
+    """Settings of a termination term."""
+
+    time_out: bool = False  # true: this end truncates the episode and does not terminate it
+
+
+@dataclass(frozen=True, kw_only=True)
+class EventSettings:
+    """Settings of an event term."""
+
+    mode: Literal["startup", "reset", "interval", "step"]  # when it fires
+    interval_range_s: tuple[float, float] | None = None  # time to the next firing, drawn uniformly, in seconds
+    is_global: bool = False  # true: an interval event fires in all envs at once
+
+    def __post_init__(self) -> None:
+        if self.mode == "interval" and self.interval_range_s is None:
+            raise ValueError("mode 'interval' needs 'interval_range_s', for example [3.0, 6.0]")
+        if self.mode != "interval" and (self.interval_range_s is not None or self.is_global):
+            raise ValueError(f"'interval_range_s' and 'is_global' mean nothing in mode {self.mode!r}")
+        if self.interval_range_s is not None:
+            _check_range("interval_range_s", self.interval_range_s, positive=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoiseCfg:
+    """Random or constant disturbance of an observation, in the observation's own unit, drawn anew each env step."""
+
+    type: Literal["constant", "uniform", "gaussian"]
+    value: float | None = None  # of constant noise
+    low: float | None = None  # of uniform noise
+    high: float | None = None  # of uniform noise
+    mean: float | None = None  # of Gaussian noise; None is 0
+    std: float | None = None  # of Gaussian noise
+    operation: Literal["add", "scale", "replace"] = "add"  # what the drawn number does to the observation
+
+    def __post_init__(self) -> None:
+        uses = {"constant": ("value",), "uniform": ("low", "high"), "gaussian": ("mean", "std")}[self.type]
+        for name in ("value", "low", "high", "mean", "std"):
+            given = getattr(self, name) is not None
+            if given and name not in uses:
+                raise ValueError(f"{self.type} noise has no {name!r}; it has {_listed(uses)}")
+            if not given and name in uses and name != "mean":
+                raise ValueError(f"{self.type} noise needs {name!r}")
+        if self.low is not None and self.high is not None and self.low > self.high:
+            raise ValueError(f"low = {self.low} is above high = {self.high}")
+        if self.std is not None and self.std < 0:
+            raise ValueError(f"std = {self.std} is negative")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ObservationSettings:
+    """Settings of an observation term, applied in this order: noise, clip, scale."""
+
+    noise: NoiseCfg | None = None  # applied where the group's corruption is enabled
+    clip: tuple[float, float] | None = None  # lowest and highest value
+    scale: float | tuple[float, ...] | None = None  # one factor, or one for each element
+
+    def __post_init__(self) -> None:
+        if self.clip is not None:
+            _check_range("clip", self.clip)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ObservationGroupCfg:
+    """Settings of an observation group."""
+
+    enable_corruption: bool = False  # apply the terms' noise
+    concatenate: bool = True  # one vector; false: a dictionary by term name
+
+
+@dataclass(frozen=True, kw_only=True)
+class ActionSettings:
+    """Settings of an action term: none so far, everything is a parameter of the term."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CommandSettings:
+    """Settings of a command term."""
+
+    resampling_time_range_s: tuple[float, float]  # time to the next resampling, drawn uniformly, in seconds
+
+    def __post_init__(self) -> None:
+        _check_range("resampling_time_range_s", self.resampling_time_range_s, positive=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CurriculumSettings:
+    """Settings of a curriculum term: none so far."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MetricSettings:
+    """Settings of a metric."""
+
+    reduce: Literal["mean", "last", "max", "sum"] = "mean"  # from an episode's steps to one number
+
+
+# Resolving. -----------------------------------------------------------------------------------------------------------
+
+
+def resolve(path: str, terms: Mapping[str, Any], settings: type) -> dict[str, Term]:
+    """The terms of one manager, in their order.
+
+    Args:
+        path: where `terms` stands in the config, such as "task.rewards".
+        terms: name -> ``{_target_: ..., ...}``, or None for a term that a derived task removed.
+        settings: the manager's settings dataclass.
+
+    Raises:
+        ConfigError: naming the YAML path, for anything that is not right.
+    """
+    if not isinstance(terms, Mapping):
+        raise ConfigError(f"{path}: must be a mapping of names to terms, not {_shown(terms)}")
+    return {
+        str(name): _resolve_term(f"{path}.{name}", str(name), term, settings)
+        for name, term in terms.items()
+        if term is not None
+    }
+
+
+def resolve_groups(path: str, groups: Mapping[str, Any]) -> dict[str, ObservationGroup]:
+    """The observation groups of a task: ``{group: {terms: {...}, <ObservationGroupCfg>}}``; null removes a group.
+
+    Raises:
+        ConfigError: as `resolve`.
+    """
+    if not isinstance(groups, Mapping):
+        raise ConfigError(f"{path}: must be a mapping of names to observation groups, not {_shown(groups)}")
+    resolved = {}
+    for name, group in groups.items():
+        if group is None:
+            continue
+        group_path = f"{path}.{name}"
+        if not isinstance(group, Mapping):
+            raise ConfigError(f"{group_path}: must be a mapping with 'terms', not {_shown(group)}")
+        known = ["terms", *(f.name for f in dataclasses.fields(ObservationGroupCfg))]
+        for key in group:
+            if key not in known:
+                raise ConfigError(f"{group_path}.{key}: no such setting of an observation group{_hint(key, known)}")
+        if group.get("terms") is None:
+            raise ConfigError(f"{group_path}: 'terms' is missing")
+        settings = _build(ObservationGroupCfg, {k: v for k, v in group.items() if k != "terms"}, group_path)
+        resolved[str(name)] = ObservationGroup(
+            settings, resolve(f"{group_path}.terms", group["terms"], ObservationSettings)
+        )
+    return resolved
+
+
+def _resolve_term(path: str, name: str, term: Any, settings: type) -> Term:
+    if not isinstance(term, Mapping):
+        raise ConfigError(f"{path}: must be a mapping with '{TARGET}', not {_shown(term)}")
+    if TARGET not in term:
+        raise ConfigError(f"{path}: '{TARGET}' is missing{_hint(TARGET, list(map(str, term)), 'you wrote')}")
+    func = locate(term[TARGET], path)
+    setting_names = [f.name for f in dataclasses.fields(settings)]
+    params, is_open = parameters(func)
+    given_settings, given_params = {}, {}
+    for key, value in term.items():
+        if key == TARGET:
+            continue
+        if key in setting_names:
+            given_settings[key] = value
+        elif key in params:
+            given_params[key] = _convert(value, params[key].annotation, f"{path}.{key}")
+            _check_conventions(f"{path}.{key}", str(key), given_params[key])
+        elif is_open and isinstance(key, str):
+            given_params[key] = value
+        else:
+            known = [*params, *setting_names]
+            takes = f"it takes {_listed(known)}" if known else "it takes none"
+            raise ConfigError(
+                f"{path}.{key}: {_target_name(func)} has no parameter '{key}'"
+                + (_hint(str(key), known) or f" ({takes}){_positional_hint(func, str(key))}")
+            )
+    for key, param in params.items():
+        if param.default is inspect.Parameter.empty and key not in given_params and key not in setting_names:
+            raise ConfigError(f"{path}: {_target_name(func)} needs the parameter '{key}'")
+    return Term(name, path, func, given_params, _build(settings, given_settings, path))
+
+
+def locate(target: Any, path: str) -> Callable[..., Any]:
+    """The function or class at a dotted path.
+
+    Args:
+        target: the dotted path, or (from Python) the function or class itself.
+        path: the term's place in the config, for messages.
+
+    Raises:
+        ConfigError: saying which part of the dotted path does not exist, or why its module cannot be imported.
+    """
+    if callable(target):
+        return target
+    if not isinstance(target, str) or not all(part.isidentifier() for part in target.split(".")):
+        raise ConfigError(f"{path}: '{TARGET}' must be a dotted path such as ksim.mdp.rewards.alive, not {target!r}")
+    first, *rest = target.split(".")
+    if not rest:
+        raise ConfigError(f"{path}: '{TARGET}' must name a module and a function in it, not {target!r}")
+    found: Any = _import(first, path)
+    if found is None:
+        raise ConfigError(f"{path}: there is no module '{first}'{_hint(first, _top_level_modules())}")
+    where = first
+    for part in rest:
+        if hasattr(found, part):
+            found = getattr(found, part)
+        else:
+            module = _import(f"{where}.{part}", path) if hasattr(found, "__path__") else None
+            if module is None:
+                raise ConfigError(f"{path}: {where} has no '{part}'{_hint(part, _members(found))}")
+            found = module
+        where = f"{where}.{part}"
+    if not callable(found):
+        raise ConfigError(f"{path}: {target} is a {type(found).__name__}, not a function or class")
+    return found
+
+
+def _import(module: str, path: str) -> types.ModuleType | None:
+    """The module, or None where it does not exist; any other failure of its import is the user's to see."""
+    try:
+        return importlib.import_module(module)
+    except Exception as error:  # a user's module may raise anything
+        if isinstance(error, ModuleNotFoundError) and error.name == module:
+            return None
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"{path}: importing {module} failed: {type(error).__name__}: {reason}") from error
+
+
+def _members(found: Any) -> list[str]:
+    names = [n for n in dir(found) if not n.startswith("_")]
+    return names + [m.name for m in pkgutil.iter_modules(getattr(found, "__path__", []))]
+
+
+def _top_level_modules() -> list[str]:
+    return [m.name for m in pkgutil.iter_modules() if not m.name.startswith("_")]
+
+
+def _target_name(func: Callable[..., Any]) -> str:
+    return f"{getattr(func, '__module__', '')}.{getattr(func, '__qualname__', repr(func))}".lstrip(".")
+
+
+# Parameters and their types. ------------------------------------------------------------------------------------------
+
+
+def parameters(func: Callable[..., Any]) -> tuple[dict[str, inspect.Parameter], bool]:
+    """The parameters that a config may give to a target, annotations evaluated, and whether it takes any others.
+
+    A function's are its keyword-only arguments (what comes before is the env's to give), a class's all of its own.
+    """
+    arguments = inspect.signature(func).parameters.values()
+    found = {
+        p.name: p.replace(annotation=_annotation(func, p))
+        for p in arguments
+        if p.kind is inspect.Parameter.KEYWORD_ONLY
+        or (p.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD and inspect.isclass(func))
+    }
+    return found, any(p.kind is inspect.Parameter.VAR_KEYWORD for p in arguments)
+
+
+def _positional_hint(func: Callable[..., Any], name: str) -> str:
+    if not inspect.isclass(func) and name in inspect.signature(func).parameters:
+        return f"; in its definition, '{name}' must come after a '*' to be a parameter"
+    return ""
+
+
+def _annotation(func: Callable[..., Any], parameter: inspect.Parameter) -> Any:
+    """The evaluated annotation; Any where there is none or it only exists for the type checker."""
+    annotation = parameter.annotation
+    if annotation is inspect.Parameter.empty:
+        return Any
+    if not isinstance(annotation, str):
+        return annotation
+    owners = (
+        [c for c in func.__mro__ if parameter.name in vars(c).get("__annotations__", {})]
+        if inspect.isclass(func)
+        else []
+    )
+    module = sys.modules.get((owners[0] if owners else func).__module__)
+    try:
+        return eval(annotation, dict(vars(module)) if module else {})  # noqa: S307 (the term's own source)
+    except Exception:
+        return Any
+
+
+def _build(cls: type, given: Mapping[str, Any], path: str) -> Any:
+    """An instance of a settings dataclass from the config's values."""
+    fields = {f.name: f for f in dataclasses.fields(cls)}
+    hints = typing.get_type_hints(cls)
+    for key in given:
+        if key not in fields:
+            raise ConfigError(f"{path}.{key}: no such setting{_hint(str(key), list(fields)) or _choices(fields)}")
+    for name, f in fields.items():
+        required = f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+        if required and name not in given:
+            raise ConfigError(f"{path}: '{name}' is missing")
+    try:
+        return cls(**{k: _convert(v, hints[k], f"{path}.{k}") for k, v in given.items()})
+    except ValueError as error:
+        raise ConfigError(f"{path}: {error}") from error
+
+
+def _convert(value: Any, expected: Any, path: str) -> Any:
+    """The value as the annotated type (1 becomes 1.0, a list becomes a tuple); a mismatch is a ConfigError.
+
+    Annotations that mean nothing to YAML, such as array types, accept everything.
+    """
+    try:
+        return _as_type(value, expected, path)
+    except _Mismatch:
+        raise ConfigError(f"{path}: must be {_describe(expected)}, not {_shown(value)}") from None
+
+
+class _Mismatch(Exception):
+    pass
+
+
+def _as_type(value: Any, expected: Any, path: str) -> Any:
+    origin, args = typing.get_origin(expected), typing.get_args(expected)
+    if origin is typing.Annotated:
+        return _as_type(value, args[0], path)
+    if origin in (typing.Union, types.UnionType):
+        for option in sorted(args, key=lambda a: a is not type(value)):  # 1 stays an int in `float | int`
+            try:
+                return _as_type(value, option, path)
+            except _Mismatch:
+                continue
+        raise _Mismatch
+    if origin is Literal:
+        if any(value == a and type(value) is type(a) for a in args):
+            return value
+        raise _Mismatch
+    if expected is None or expected is type(None):
+        return _accept(value is None, value)
+    if expected is bool or expected is str:
+        return _accept(isinstance(value, expected), value)
+    if expected is int:
+        return _accept(isinstance(value, int) and not isinstance(value, bool), value)
+    if expected is float:
+        return float(_accept(isinstance(value, int | float) and not isinstance(value, bool), value))
+    if dataclasses.is_dataclass(expected) and isinstance(expected, type) and not hasattr(expected, "__jax_array__"):
+        if isinstance(value, expected):
+            return value
+        return _build(expected, _accept(isinstance(value, Mapping), value), path)
+    sequence = _accept_sequence(origin or expected)
+    if sequence is not None:
+        _accept(isinstance(value, Sequence) and not isinstance(value, str), value)
+        if sequence is tuple and args and args[-1] is not Ellipsis:
+            _accept(len(value) == len(args), value)
+            return tuple(_as_type(v, a, path) for v, a in zip(value, args, strict=True))
+        items = [_as_type(v, args[0] if args else Any, path) for v in value]
+        return items if sequence is list else tuple(items)
+    if (origin or expected) in (dict, Mapping):
+        _accept(isinstance(value, Mapping), value)
+        key_type, value_type = args or (Any, Any)
+        return {_as_type(k, key_type, path): _as_type(v, value_type, path) for k, v in value.items()}
+    return value
+
+
+def _accept(fits: bool, value: Any) -> Any:
+    if not fits:
+        raise _Mismatch
+    return value
+
+
+def _accept_sequence(expected: Any) -> type | None:
+    return {list: list, tuple: tuple, Sequence: tuple}.get(expected)
+
+
+def _check_conventions(path: str, name: str, value: Any) -> None:
+    """What a parameter's name promises: a standard deviation is positive, a range is ordered."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if is_number and (name == "std" or name.endswith("_std")) and value <= 0:
+        raise ConfigError(f"{path}: a standard deviation must be positive, not {value}")
+    is_pair = isinstance(value, list | tuple) and len(value) == 2 and all(isinstance(v, int | float) for v in value)
+    if is_pair and (name == "range" or "_range" in name) and value[0] > value[1]:
+        raise ConfigError(f"{path}: a range must be [lowest, highest], not {_shown(value)}")
+
+
+def _check_range(name: str, value: tuple[float, float], positive: bool = False) -> None:
+    if value[0] > value[1]:
+        raise ValueError(f"'{name}' must be [lowest, highest], not {_shown(value)}")
+    if positive and value[0] <= 0:
+        raise ValueError(f"'{name}' must be positive, not {_shown(value)}")
+
+
+# Words for messages. --------------------------------------------------------------------------------------------------
+
+
+def _hint(name: str, known: Sequence[str], words: str = "did you mean") -> str:
+    close = get_close_matches(str(name), known, n=1)
+    if not close:
+        return ""
+    return f" ({words} '{close[0]}'{'?' if words.endswith('mean') else ''})"
+
+
+def _listed(names: typing.Iterable[str]) -> str:
+    return ", ".join(f"'{n}'" for n in names)
+
+
+def _choices(names: typing.Iterable[str]) -> str:
+    listed = _listed(names)
+    return f" (there are {listed})" if listed else " (there are none)"
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, tuple):
+        value = list(value)
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+_PLAIN = {bool: "true or false", int: "a whole number", float: "a number", str: "a string", None: "null"}
+
+
+def _describe(expected: Any) -> str:
+    origin, args = typing.get_origin(expected), typing.get_args(expected)
+    if origin is typing.Annotated:
+        return _describe(args[0])
+    if expected is type(None):
+        return "null"
+    if expected in _PLAIN:
+        return _PLAIN[expected]
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(_describe(a) for a in args)
+    if origin is Literal:
+        return f"one of {', '.join(map(repr, args))}"
+    sequence = _accept_sequence(origin or expected)
+    if sequence is tuple and args and args[-1] is not Ellipsis:
+        kinds = {_describe(a).removeprefix("a ") for a in args}
+        return f"a list of {len(args)} {kinds.pop() + 's' if len(kinds) == 1 else 'values'}"
+    if sequence is not None:
+        return f"a list of {_describe(args[0]).removeprefix('a ')}s" if args else "a list"
+    return "a mapping"
