@@ -1,0 +1,124 @@
+"""Debug drawing as data: shapes in world coordinates that a renderer adds to a scene."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+
+Vec3: TypeAlias = Sequence[float] | np.ndarray
+Rgba: TypeAlias = tuple[float, float, float, float]
+
+# One row a shape in what the render worker reads: frame, kind, from (3), to (3), radius, rgba (4).
+ROW_SIZE = 13
+ARROW, SPHERE, CAPSULE = 0, 1, 2
+
+
+@dataclass(frozen=True)
+class Arrow:
+    """An arrow from `start` to `end` (metres, world frame); `radius` is that of its shaft."""
+
+    start: Vec3
+    end: Vec3
+    radius: float = 0.012
+    rgba: Rgba = (0.9, 0.1, 0.1, 1.0)
+
+
+@dataclass(frozen=True)
+class Sphere:
+    """A ball around `position` (metres, world frame)."""
+
+    position: Vec3
+    radius: float = 0.03
+    rgba: Rgba = (0.1, 0.6, 0.9, 1.0)
+
+
+@dataclass(frozen=True)
+class Capsule:
+    """A capsule whose axis runs from `start` to `end` (metres, world frame)."""
+
+    start: Vec3
+    end: Vec3
+    radius: float = 0.02
+    rgba: Rgba = (0.9, 0.7, 0.1, 1.0)
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A coordinate frame: x red, y green, z blue, each `length` metres; `quat` is (w, x, y, z)."""
+
+    position: Vec3
+    quat: Sequence[float] | np.ndarray = (1.0, 0.0, 0.0, 0.0)
+    length: float = 0.15
+    radius: float = 0.006
+
+
+Marker: TypeAlias = Arrow | Sphere | Capsule | Frame
+
+
+class DebugVisualizer:
+    """Collects markers frame by frame: `next_frame()`, then any number of `add(...)`.
+
+    `markers_T` is what `render_video` takes: one list a frame.
+    """
+
+    def __init__(self) -> None:
+        self.markers_T: list[list[Marker]] = []
+
+    def next_frame(self) -> None:
+        """Starts the list of the next frame."""
+        self.markers_T.append([])
+
+    def add(self, *markers: Marker) -> None:
+        """Draws `markers` in the current frame (the first one, if none was started)."""
+        if not self.markers_T:
+            self.next_frame()
+        self.markers_T[-1].extend(markers)
+
+
+def pack(markers_T: Iterable[Sequence[Marker]]) -> np.ndarray:
+    """Returns the markers as rows `[frame, kind, from, to, radius, rgba]`, shape `(n, ROW_SIZE)`.
+
+    A marker with a number that is not finite (a diverged state) is left out.
+    """
+    rows: list[list[float]] = []
+    for frame, markers in enumerate(markers_T):
+        for marker in markers:
+            rows.extend([float(frame), *row] for row in _rows(marker))
+    packed = np.array(rows, dtype=np.float64).reshape(-1, ROW_SIZE)
+    return packed[np.isfinite(packed).all(axis=1)]
+
+
+def _rows(marker: Marker) -> list[list[float]]:
+    match marker:
+        case Arrow():
+            return [_row(ARROW, marker.start, marker.end, marker.radius, marker.rgba)]
+        case Capsule():
+            return [_row(CAPSULE, marker.start, marker.end, marker.radius, marker.rgba)]
+        case Sphere():
+            return [_row(SPHERE, marker.position, marker.position, marker.radius, marker.rgba)]
+        case Frame():
+            origin = np.asarray(marker.position, dtype=np.float64)
+            axes = _rotation(marker.quat) * marker.length
+            colors: tuple[Rgba, ...] = ((0.9, 0.1, 0.1, 1.0), (0.1, 0.8, 0.1, 1.0), (0.1, 0.2, 0.9, 1.0))
+            return [_row(ARROW, origin, origin + axes[:, i], marker.radius, colors[i]) for i in range(3)]
+        case _:
+            raise TypeError(f"not a marker: {marker!r}")
+
+
+def _row(kind: int, start: Vec3, end: Vec3, radius: float, rgba: Rgba) -> list[float]:
+    start = np.asarray(start, dtype=np.float64).reshape(3)
+    end = np.asarray(end, dtype=np.float64).reshape(3)
+    color = np.asarray(rgba, dtype=np.float64).reshape(4)
+    return [float(kind), *start, *end, float(radius), *color]
+
+
+def _rotation(quat: Sequence[float] | np.ndarray) -> np.ndarray:
+    w, x, y, z = np.asarray(quat, dtype=np.float64) / np.linalg.norm(quat)
+    return np.array(
+        [
+            [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
+            [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
+            [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
+        ]
+    )
