@@ -1,0 +1,88 @@
+"""Read an MJCF as a robot: one's own, or one that somebody published with actuators, floor and keyframes in it."""
+
+from pathlib import Path
+
+import mujoco
+
+from ksim.errors import ConfigError
+
+_LFS_POINTER = b"version https://git-lfs"
+
+
+def read(path: Path, where: str) -> mujoco.MjSpec:
+    """Parse ``path``; ``where`` is the config path that errors name.
+
+    Raises ConfigError where there is no such file, MuJoCo cannot read it, or it or a mesh, texture or height field
+    of it is a git-lfs pointer.
+    """
+    if not path.is_file():
+        raise ConfigError(f"{where}: no such file: {path}")
+    if _is_lfs_pointer(path):
+        raise _lfs_error(where, path.parent, [path.name])
+    try:
+        spec = mujoco.MjSpec.from_file(str(path))
+    except ValueError as e:
+        raise ConfigError(f"{where}: {path}: {_one_line(e)}") from None
+    # Told here because MuJoCo's own words for a pointer are about a damaged mesh.
+    pointers = [name for name, file in _asset_files(spec, path.parent) if _is_lfs_pointer(file)]
+    if pointers:
+        raise _lfs_error(where, path.parent, pointers)
+    return spec
+
+
+def compile_model(spec: mujoco.MjSpec, path: Path, where: str) -> mujoco.MjModel:
+    """Compile ``spec``, read from ``path``; a ConfigError in MuJoCo's words where that fails."""
+    try:
+        return spec.compile()
+    except ValueError as e:
+        raise ConfigError(f"{where}: {path}: {_one_line(e)}") from None
+
+
+def strip(spec: mujoco.MjSpec) -> None:
+    """Remove what the scene adds itself: actuators, keyframes, the world's planes and lights.
+
+    What refers to a removed element (sensors, contact pairs) goes with it.
+    """
+    obj = mujoco.mjtObj
+    planes = [geom for geom in spec.worldbody.geoms if geom.type == mujoco.mjtGeom.mjGEOM_PLANE]
+    removed = {(obj.mjOBJ_ACTUATOR, a.name) for a in spec.actuators if a.name}
+    removed |= {(obj.mjOBJ_GEOM, g.name) for g in planes if g.name}
+    removed |= {(obj.mjOBJ_LIGHT, light.name) for light in spec.worldbody.lights if light.name}
+    for sensor in list(spec.sensors):
+        if (sensor.objtype, sensor.objname) in removed or (sensor.reftype, sensor.refname) in removed:
+            spec.delete(sensor)
+    for pair in list(spec.pairs):
+        if {(obj.mjOBJ_GEOM, pair.geomname1), (obj.mjOBJ_GEOM, pair.geomname2)} & removed:
+            spec.delete(pair)
+    for element in [*spec.actuators, *spec.keys, *planes, *spec.worldbody.lights]:
+        spec.delete(element)
+
+
+def _asset_files(spec: mujoco.MjSpec, folder: Path) -> list[tuple[str, Path]]:
+    """Name and path of each file that the model loads."""
+    names = [(spec.meshdir, mesh.file) for mesh in spec.meshes]
+    names += [(spec.meshdir, skin.file) for skin in spec.skins]
+    names += [(spec.meshdir, hfield.file) for hfield in spec.hfields]
+    for texture in spec.textures:
+        names += [(spec.texturedir, file) for file in (texture.file, *texture.cubefiles)]
+    if spec.strippath:
+        names = [(directory, Path(file).name) for directory, file in names]
+    return [(file, folder / directory / file) for directory, file in dict.fromkeys(names) if file]
+
+
+def _is_lfs_pointer(path: Path) -> bool:
+    try:
+        with path.open("rb") as f:
+            return f.read(len(_LFS_POINTER)) == _LFS_POINTER
+    except OSError:
+        return False  # a missing file is MuJoCo's to report, with the element that wants it
+
+
+def _lfs_error(where: str, folder: Path, names: list[str], shown: int = 3) -> ConfigError:
+    files = ", ".join(names[:shown]) + (f" and {len(names) - shown} more" if len(names) > shown else "")
+    are = "is a git-lfs pointer" if len(names) == 1 else "are git-lfs pointers"
+    return ConfigError(f"{where}: {files} {are}, not the file itself: run 'git lfs pull' in {folder}")
+
+
+def _one_line(e: Exception) -> str:
+    return " ".join(str(e).split())

@@ -1,0 +1,62 @@
+"""What the rest of ksim knows about a robot."""
+
+from dataclasses import dataclass
+
+import mujoco
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Mirror:
+    """The left-right mirror map of the actuated joints.
+
+    Of a pose ``q_u``, the pose mirrored in the x-z plane is ``joint_sign_u * q_u[joint_index_u]``. The same holds for
+    velocities, torques and controls.
+    """
+
+    joint_index_u: np.ndarray
+    """(u,) int."""
+    joint_sign_u: np.ndarray
+    """(u,) float, each 1 or -1."""
+
+
+@dataclass(frozen=True)
+class Robot:
+    """A robot as loaded: its model without floor and actuators, and its table.
+
+    Arrays with the suffix u have a value for each actuated joint, in the order of the actuators.
+    """
+
+    name: str
+    spec: mujoco.MjSpec
+    """The caller's own, to add a floor, actuators and sensors to; armatures are those of the table."""
+    joint_names: tuple[str, ...]
+    actuator_types: tuple[str, ...]
+    kp_u: np.ndarray
+    """Position gain, N m/rad (N/m for a slide joint)."""
+    kd_u: np.ndarray
+    """Velocity gain, N m s/rad (N s/m)."""
+    torque_limit_u: np.ndarray
+    """What the simulated actuator is clamped to, N m (N)."""
+    max_torque_u: np.ndarray
+    """What the actuator type can do at most, N m (N)."""
+    max_velocity_u: np.ndarray
+    """rad/s (m/s)."""
+    armature_u: np.ndarray
+    """Rotor inertia seen at the joint, kg m^2 (kg)."""
+    home_qpos: np.ndarray
+    """(nq,), in MuJoCo's layout; the feet of a legged robot touch a floor at z = 0."""
+    home_joint_pos_u: np.ndarray
+    """The actuated joints' part of ``home_qpos``, rad (m)."""
+    base_body: str
+    is_floating_base: bool
+    """Whether ``base_body`` moves freely (has a free joint)."""
+    imu_site: str | None
+    foot_sites: tuple[str, ...]
+    foot_geoms: tuple[str, ...]
+    """The geoms of the feet that collide."""
+    mirror: Mirror | None
+
+    @property
+    def num_actuators(self) -> int:
+        return len(self.joint_names)
