@@ -14,15 +14,13 @@ import dataclasses
 import importlib
 import inspect
 import pkgutil
-import sys
 import types
-import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Any, Literal
 
 from ksim.errors import ConfigError
+from ksim.typecheck import build, choices, convert, hint, listed, parameters, shown
 
 TARGET = "_target_"
 
@@ -102,7 +100,7 @@ class NoiseCfg:
         for name in ("value", "low", "high", "mean", "std"):
             given = getattr(self, name) is not None
             if given and name not in uses:
-                raise ValueError(f"{self.type} noise has no {name!r}; it has {_listed(uses)}")
+                raise ValueError(f"{self.type} noise has no {name!r}; it has {listed(uses)}")
             if not given and name in uses and name != "mean":
                 raise ValueError(f"{self.type} noise needs {name!r}")
         if self.low is not None and self.high is not None and self.low > self.high:
@@ -174,7 +172,7 @@ def resolve(path: str, terms: Mapping[str, Any], settings: type) -> dict[str, Te
         ConfigError: naming the YAML path, for anything that is not right.
     """
     if not isinstance(terms, Mapping):
-        raise ConfigError(f"{path}: must be a mapping of names to terms, not {_shown(terms)}")
+        raise ConfigError(f"{path}: must be a mapping of names to terms, not {shown(terms)}")
     return {
         str(name): _resolve_term(f"{path}.{name}", str(name), term, settings)
         for name, term in terms.items()
@@ -189,21 +187,21 @@ def resolve_groups(path: str, groups: Mapping[str, Any]) -> dict[str, Observatio
         ConfigError: as `resolve`.
     """
     if not isinstance(groups, Mapping):
-        raise ConfigError(f"{path}: must be a mapping of names to observation groups, not {_shown(groups)}")
+        raise ConfigError(f"{path}: must be a mapping of names to observation groups, not {shown(groups)}")
     resolved = {}
     for name, group in groups.items():
         if group is None:
             continue
         group_path = f"{path}.{name}"
         if not isinstance(group, Mapping):
-            raise ConfigError(f"{group_path}: must be a mapping with 'terms', not {_shown(group)}")
+            raise ConfigError(f"{group_path}: must be a mapping with 'terms', not {shown(group)}")
         known = ["terms", *(f.name for f in dataclasses.fields(ObservationGroupCfg))]
         for key in group:
             if key not in known:
-                raise ConfigError(f"{group_path}.{key}: no such setting of an observation group{_hint(key, known)}")
+                raise ConfigError(f"{group_path}.{key}: no such setting of an observation group{hint(str(key), known)}")
         if group.get("terms") is None:
             raise ConfigError(f"{group_path}: 'terms' is missing")
-        settings = _build(ObservationGroupCfg, {k: v for k, v in group.items() if k != "terms"}, group_path)
+        settings = build(ObservationGroupCfg, {k: v for k, v in group.items() if k != "terms"}, group_path)
         resolved[str(name)] = ObservationGroup(
             settings, resolve(f"{group_path}.terms", group["terms"], ObservationSettings)
         )
@@ -212,9 +210,9 @@ def resolve_groups(path: str, groups: Mapping[str, Any]) -> dict[str, Observatio
 
 def _resolve_term(path: str, name: str, term: Any, settings: type) -> Term:
     if not isinstance(term, Mapping):
-        raise ConfigError(f"{path}: must be a mapping with '{TARGET}', not {_shown(term)}")
+        raise ConfigError(f"{path}: must be a mapping with '{TARGET}', not {shown(term)}")
     if TARGET not in term:
-        raise ConfigError(f"{path}: '{TARGET}' is missing{_hint(TARGET, list(map(str, term)), 'you wrote')}")
+        raise ConfigError(f"{path}: '{TARGET}' is missing")
     func = locate(term[TARGET], path)
     setting_names = [f.name for f in dataclasses.fields(settings)]
     params, is_open = parameters(func)
@@ -225,21 +223,18 @@ def _resolve_term(path: str, name: str, term: Any, settings: type) -> Term:
         if key in setting_names:
             given_settings[key] = value
         elif key in params:
-            given_params[key] = _convert(value, params[key].annotation, f"{path}.{key}")
+            given_params[key] = convert(value, params[key].annotation, f"{path}.{key}")
             _check_conventions(f"{path}.{key}", str(key), given_params[key])
         elif is_open and isinstance(key, str):
             given_params[key] = value
         else:
             known = [*params, *setting_names]
-            takes = f"it takes {_listed(known)}" if known else "it takes none"
-            raise ConfigError(
-                f"{path}.{key}: {_target_name(func)} has no parameter '{key}'"
-                + (_hint(str(key), known) or f" ({takes}){_positional_hint(func, str(key))}")
-            )
+            wrong = f"{path}.{key}: {_target_name(func)} has no parameter '{key}'"
+            raise ConfigError(wrong + (_positional_hint(func, str(key)) or hint(str(key), known) or choices(known)))
     for key, param in params.items():
         if param.default is inspect.Parameter.empty and key not in given_params and key not in setting_names:
             raise ConfigError(f"{path}: {_target_name(func)} needs the parameter '{key}'")
-    return Term(name, path, func, given_params, _build(settings, given_settings, path))
+    return Term(name, path, func, given_params, build(settings, given_settings, path))
 
 
 def locate(target: Any, path: str) -> Callable[..., Any]:
@@ -261,7 +256,7 @@ def locate(target: Any, path: str) -> Callable[..., Any]:
         raise ConfigError(f"{path}: '{TARGET}' must name a module and a function in it, not {target!r}")
     found: Any = _import(first, path)
     if found is None:
-        raise ConfigError(f"{path}: there is no module '{first}'{_hint(first, _top_level_modules())}")
+        raise ConfigError(f"{path}: there is no module '{first}'{hint(first, _top_level_modules())}")
     where = first
     for part in rest:
         if hasattr(found, part):
@@ -269,7 +264,7 @@ def locate(target: Any, path: str) -> Callable[..., Any]:
         else:
             module = _import(f"{where}.{part}", path) if hasattr(found, "__path__") else None
             if module is None:
-                raise ConfigError(f"{path}: {where} has no '{part}'{_hint(part, _members(found))}")
+                raise ConfigError(f"{path}: {where} has no '{part}'{hint(part, _members(found))}")
             found = module
         where = f"{where}.{part}"
     if not callable(found):
@@ -301,195 +296,24 @@ def _target_name(func: Callable[..., Any]) -> str:
     return f"{getattr(func, '__module__', '')}.{getattr(func, '__qualname__', repr(func))}".lstrip(".")
 
 
-# Parameters and their types. ------------------------------------------------------------------------------------------
-
-
-def parameters(func: Callable[..., Any]) -> tuple[dict[str, inspect.Parameter], bool]:
-    """The parameters that a config may give to a target, annotations evaluated, and whether it takes any others.
-
-    A function's are its keyword-only arguments (what comes before is the env's to give), a class's all of its own.
-    """
-    arguments = inspect.signature(func).parameters.values()
-    found = {
-        p.name: p.replace(annotation=_annotation(func, p))
-        for p in arguments
-        if p.kind is inspect.Parameter.KEYWORD_ONLY
-        or (p.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD and inspect.isclass(func))
-    }
-    return found, any(p.kind is inspect.Parameter.VAR_KEYWORD for p in arguments)
-
-
 def _positional_hint(func: Callable[..., Any], name: str) -> str:
     if not inspect.isclass(func) and name in inspect.signature(func).parameters:
         return f"; in its definition, '{name}' must come after a '*' to be a parameter"
     return ""
 
 
-def _annotation(func: Callable[..., Any], parameter: inspect.Parameter) -> Any:
-    """The evaluated annotation; Any where there is none or it only exists for the type checker."""
-    annotation = parameter.annotation
-    if annotation is inspect.Parameter.empty:
-        return Any
-    if not isinstance(annotation, str):
-        return annotation
-    owners = (
-        [c for c in func.__mro__ if parameter.name in vars(c).get("__annotations__", {})]
-        if inspect.isclass(func)
-        else []
-    )
-    module = sys.modules.get((owners[0] if owners else func).__module__)
-    try:
-        return eval(annotation, dict(vars(module)) if module else {})  # noqa: S307 (the term's own source)
-    except Exception:
-        return Any
-
-
-def _build(cls: type, given: Mapping[str, Any], path: str) -> Any:
-    """An instance of a settings dataclass from the config's values."""
-    fields = {f.name: f for f in dataclasses.fields(cls)}
-    hints = typing.get_type_hints(cls)
-    for key in given:
-        if key not in fields:
-            raise ConfigError(f"{path}.{key}: no such setting{_hint(str(key), list(fields)) or _choices(fields)}")
-    for name, f in fields.items():
-        required = f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
-        if required and name not in given:
-            raise ConfigError(f"{path}: '{name}' is missing")
-    try:
-        return cls(**{k: _convert(v, hints[k], f"{path}.{k}") for k, v in given.items()})
-    except ValueError as error:
-        raise ConfigError(f"{path}: {error}") from error
-
-
-def _convert(value: Any, expected: Any, path: str) -> Any:
-    """The value as the annotated type (1 becomes 1.0, a list becomes a tuple); a mismatch is a ConfigError.
-
-    Annotations that mean nothing to YAML, such as array types, accept everything.
-    """
-    try:
-        return _as_type(value, expected, path)
-    except _Mismatch:
-        raise ConfigError(f"{path}: must be {_describe(expected)}, not {_shown(value)}") from None
-
-
-class _Mismatch(Exception):
-    pass
-
-
-def _as_type(value: Any, expected: Any, path: str) -> Any:
-    origin, args = typing.get_origin(expected), typing.get_args(expected)
-    if origin is typing.Annotated:
-        return _as_type(value, args[0], path)
-    if origin in (typing.Union, types.UnionType):
-        for option in sorted(args, key=lambda a: a is not type(value)):  # 1 stays an int in `float | int`
-            try:
-                return _as_type(value, option, path)
-            except _Mismatch:
-                continue
-        raise _Mismatch
-    if origin is Literal:
-        if any(value == a and type(value) is type(a) for a in args):
-            return value
-        raise _Mismatch
-    if expected is None or expected is type(None):
-        return _accept(value is None, value)
-    if expected is bool or expected is str:
-        return _accept(isinstance(value, expected), value)
-    if expected is int:
-        return _accept(isinstance(value, int) and not isinstance(value, bool), value)
-    if expected is float:
-        return float(_accept(isinstance(value, int | float) and not isinstance(value, bool), value))
-    if dataclasses.is_dataclass(expected) and isinstance(expected, type) and not hasattr(expected, "__jax_array__"):
-        if isinstance(value, expected):
-            return value
-        return _build(expected, _accept(isinstance(value, Mapping), value), path)
-    sequence = _accept_sequence(origin or expected)
-    if sequence is not None:
-        _accept(isinstance(value, Sequence) and not isinstance(value, str), value)
-        if sequence is tuple and args and args[-1] is not Ellipsis:
-            _accept(len(value) == len(args), value)
-            return tuple(_as_type(v, a, path) for v, a in zip(value, args, strict=True))
-        items = [_as_type(v, args[0] if args else Any, path) for v in value]
-        return items if sequence is list else tuple(items)
-    if (origin or expected) in (dict, Mapping):
-        _accept(isinstance(value, Mapping), value)
-        key_type, value_type = args or (Any, Any)
-        return {_as_type(k, key_type, path): _as_type(v, value_type, path) for k, v in value.items()}
-    return value
-
-
-def _accept(fits: bool, value: Any) -> Any:
-    if not fits:
-        raise _Mismatch
-    return value
-
-
-def _accept_sequence(expected: Any) -> type | None:
-    return {list: list, tuple: tuple, Sequence: tuple}.get(expected)
-
-
 def _check_conventions(path: str, name: str, value: Any) -> None:
     """What a parameter's name promises: a standard deviation is positive, a range is ordered."""
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if is_number and (name == "std" or name.endswith("_std")) and value <= 0:
+    if is_number and (name == "std" or name.endswith("_std")) and not value > 0:
         raise ConfigError(f"{path}: a standard deviation must be positive, not {value}")
     is_pair = isinstance(value, list | tuple) and len(value) == 2 and all(isinstance(v, int | float) for v in value)
     if is_pair and (name == "range" or "_range" in name) and value[0] > value[1]:
-        raise ConfigError(f"{path}: a range must be [lowest, highest], not {_shown(value)}")
+        raise ConfigError(f"{path}: a range must be [lowest, highest], not {shown(value)}")
 
 
 def _check_range(name: str, value: tuple[float, float], positive: bool = False) -> None:
     if value[0] > value[1]:
-        raise ValueError(f"'{name}' must be [lowest, highest], not {_shown(value)}")
+        raise ValueError(f"'{name}' must be [lowest, highest], not {shown(value)}")
     if positive and value[0] <= 0:
-        raise ValueError(f"'{name}' must be positive, not {_shown(value)}")
-
-
-# Words for messages. --------------------------------------------------------------------------------------------------
-
-
-def _hint(name: str, known: Sequence[str], words: str = "did you mean") -> str:
-    close = get_close_matches(str(name), known, n=1)
-    if not close:
-        return ""
-    return f" ({words} '{close[0]}'{'?' if words.endswith('mean') else ''})"
-
-
-def _listed(names: typing.Iterable[str]) -> str:
-    return ", ".join(f"'{n}'" for n in names)
-
-
-def _choices(names: typing.Iterable[str]) -> str:
-    listed = _listed(names)
-    return f" (there are {listed})" if listed else " (there are none)"
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, tuple):
-        value = list(value)
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
-
-
-_PLAIN = {bool: "true or false", int: "a whole number", float: "a number", str: "a string", None: "null"}
-
-
-def _describe(expected: Any) -> str:
-    origin, args = typing.get_origin(expected), typing.get_args(expected)
-    if origin is typing.Annotated:
-        return _describe(args[0])
-    if expected is type(None):
-        return "null"
-    if expected in _PLAIN:
-        return _PLAIN[expected]
-    if origin in (typing.Union, types.UnionType):
-        return " or ".join(_describe(a) for a in args)
-    if origin is Literal:
-        return f"one of {', '.join(map(repr, args))}"
-    sequence = _accept_sequence(origin or expected)
-    if sequence is tuple and args and args[-1] is not Ellipsis:
-        kinds = {_describe(a).removeprefix("a ") for a in args}
-        return f"a list of {len(args)} {kinds.pop() + 's' if len(kinds) == 1 else 'values'}"
-    if sequence is not None:
-        return f"a list of {_describe(args[0]).removeprefix('a ')}s" if args else "a list"
-    return "a mapping"
+        raise ValueError(f"'{name}' must be positive, not {shown(value)}")
