@@ -1,0 +1,352 @@
+"""Checkpoints that are whole or absent: `checkpoints/<step>/` with one `.npz` a tree and a manifest of checksums.
+
+A checkpoint is written into `.tmp-<step>-<pid>` beside its place, synced, and renamed. A killed writer leaves
+such a folder behind; readers never count it and the next `save` removes it.
+"""
+
+import ctypes
+import errno
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ksim.errors import KsimError
+from ksim.store import files, tree_file
+from ksim.store.tree_file import PyTree, TreeError
+
+FORMAT = 1
+_MANIFEST = "manifest.json"
+_BEST = "best.json"
+_TREE_NAME = re.compile(r"^[A-Za-z][A-Za-z0-9_]*$")
+
+
+class CheckpointError(KsimError):
+    """A checkpoint that cannot be written, found or read; names the file or leaf and what is wrong with it."""
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a checkpoint says about itself."""
+
+    step: int  # env steps
+    created_at: str  # local time, ISO 8601
+    ksim: str | None  # the version that wrote it
+    files: dict[str, dict[str, Any]]  # name -> {"sha256": hex, "bytes": size}
+    meta: dict[str, Any]  # whatever the writer added, as JSON
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A loaded checkpoint."""
+
+    path: Path
+    manifest: Manifest
+    trees: dict[str, PyTree]
+
+    @property
+    def step(self) -> int:
+        return self.manifest.step
+
+    @property
+    def meta(self) -> dict[str, Any]:
+        return self.manifest.meta
+
+
+@dataclass(frozen=True)
+class Best:
+    """Which checkpoint is the best so far."""
+
+    step: int
+    score: float
+
+
+def save(folder: Path, step: int, trees: Mapping[str, PyTree], meta: Mapping[str, Any]) -> Path:
+    """Writes `trees` (name -> pytree) as the checkpoint of `step` and returns `folder/<step>`.
+
+    A checkpoint of the same step is replaced. Meant for the one process that owns the run directory: leftovers
+    of killed writers are removed first. Raises CheckpointError on a full disk or any other failure to write;
+    the checkpoints that were there stay whole, and nothing half-written stays.
+    """
+    if step < 0:
+        raise ValueError(f"step {step} is negative")
+    if bad := [name for name in trees if not _TREE_NAME.match(name)]:
+        raise ValueError(f"{bad[0]!r} cannot name a tree's file")
+    target = folder / str(step)
+    temp = folder / f".tmp-{step}-{os.getpid()}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        clean(folder)
+        os.mkdir(temp)
+        listed = {}
+        for name, tree in trees.items():
+            data = tree_file.to_bytes(tree)
+            files.write_synced(temp / f"{name}.npz", data)
+            listed[f"{name}.npz"] = {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
+        manifest = {
+            "format": FORMAT,
+            "step": step,
+            "created_at": files.now(),
+            "ksim": files.version_of("ksim"),
+            "files": listed,
+            "meta": files.jsonable(meta),
+        }
+        files.write_synced(temp / _MANIFEST, files.json_bytes({**manifest, "sha256": _digest(manifest)}))
+        files.fsync_dir(temp)
+        _rename(temp, target)
+        files.fsync_dir(folder)
+    except (OSError, TreeError) as error:
+        shutil.rmtree(temp, ignore_errors=True)
+        raise CheckpointError(f"checkpoint {target} was not written: {_reason(error)}") from error
+    except BaseException:
+        shutil.rmtree(temp, ignore_errors=True)
+        raise
+    return target
+
+
+def clean(folder: Path) -> None:
+    """Removes what killed writers left in `folder`. Only for the process that owns the run directory."""
+    for path in _hidden(folder, ".old-"):
+        # A writer died between the two renames of a replacement: what it moved away is still the checkpoint.
+        target = folder / path.name.split("-")[1]
+        if target.exists():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            os.rename(path, target)
+    for path in _hidden(folder, ".tmp-"):
+        shutil.rmtree(path, ignore_errors=True)
+    for leftover in folder.glob(f".{_BEST}.tmp-*"):
+        leftover.unlink(missing_ok=True)
+
+
+def steps(folder: Path) -> list[int]:
+    """The steps that have a checkpoint in `folder`, whole or damaged, in rising order."""
+    try:
+        return sorted(int(p.name) for p in folder.iterdir() if p.name.isdecimal() and p.name == str(int(p.name)))
+    except FileNotFoundError:
+        return []
+
+
+def read_manifest(path: Path) -> Manifest:
+    """The manifest of the checkpoint `path`. Raises CheckpointError where it is missing, damaged or too new."""
+    file = path / _MANIFEST
+    try:
+        found = json.loads(file.read_bytes())
+        checksum = found.pop("sha256")
+        version = found["format"]
+        if isinstance(version, int) and version > FORMAT:
+            raise CheckpointError(f"{path} was written by a newer ksim (checkpoint format {version}, this is {FORMAT})")
+        if checksum != _digest(found):
+            raise ValueError("its checksum does not match")
+        return Manifest(**{name: found[name] for name in Manifest.__dataclass_fields__})
+    except FileNotFoundError:
+        raise CheckpointError(f"{file} is missing") from None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        size = file.stat().st_size if file.exists() else 0
+        why = error if size else "it is empty"
+        raise CheckpointError(f"{file} is damaged: {why}") from None
+
+
+def verify(path: Path) -> list[str]:
+    """What is wrong with the checkpoint `path`, one line a file; nothing where it is whole."""
+    return _check(path, {})
+
+
+def load(path: Path, like: Mapping[str, PyTree]) -> Checkpoint:
+    """Reads the trees named in `like` from the checkpoint `path`, after all its checksums were verified.
+
+    Each value of `like` is a pytree of the same structure, shapes and dtypes (arrays or `jax.ShapeDtypeStruct`);
+    what comes back in it: see `tree_file.from_bytes`. Raises CheckpointError that names the damaged file or the
+    leaf that does not fit.
+    """
+    contents = dict.fromkeys((f"{name}.npz" for name in like), b"")
+    if problems := _check(path, contents):
+        raise CheckpointError("; ".join(problems))
+    manifest = read_manifest(path)
+    trees = {}
+    for name, tree in like.items():
+        if f"{name}.npz" not in manifest.files:
+            raise CheckpointError(f"{path} holds no {name!r}, only {', '.join(sorted(manifest.files))}")
+        try:
+            trees[name] = tree_file.from_bytes(contents[f"{name}.npz"], tree)
+        except TreeError as error:
+            raise CheckpointError(f"{path / name}.npz does not fit: {error}") from None
+    return Checkpoint(path, manifest, trees)
+
+
+def load_arrays(path: Path, name: str) -> dict[str, Any]:
+    """The leaves of the tree `name` in the checkpoint `path` by their names, with no tree to fit them into."""
+    contents = {f"{name}.npz": b""}
+    if problems := _check(path, contents):
+        raise CheckpointError("; ".join(problems))
+    if not contents[f"{name}.npz"]:
+        raise CheckpointError(f"{path} holds no {name!r}")
+    try:
+        return tree_file.arrays_from_bytes(contents[f"{name}.npz"])
+    except TreeError as error:
+        raise CheckpointError(f"{path / name}.npz: {error}") from None
+
+
+def newest_valid(folder: Path, warn: Callable[[str], object]) -> Path:
+    """The newest whole checkpoint; `warn` is called with a message for each damaged one that is passed over.
+
+    Raises CheckpointError where there is none.
+    """
+    found = steps(folder)
+    if not found:
+        raise CheckpointError(f"there is no checkpoint in {folder}")
+    seen: list[str] = []
+    for step in reversed(found):
+        problems = verify(folder / str(step))
+        if not problems:
+            if seen:
+                warn(f"using the checkpoint of step {step} instead")
+            return folder / str(step)
+        warn(f"the checkpoint of step {step} is damaged: {'; '.join(problems)}")
+        seen += problems
+    raise CheckpointError(f"every checkpoint in {folder} is damaged: {'; '.join(seen)}")
+
+
+def find(folder: Path, which: str | int, warn: Callable[[str], object]) -> Path:
+    """The checkpoint that a user names: a step, `#<n>` (the n-th saved that is kept, from 1), `best` or `latest`.
+
+    `latest`, and `best` where it is damaged or was never judged, fall back as `newest_valid` does; a step that
+    was asked for by its number is verified by `load`. Raises CheckpointError that lists what there is.
+    """
+    found = steps(folder)
+    name = str(which)
+    if name == "latest" or not found:
+        return newest_valid(folder, warn)
+    if name == "best":
+        best = read_best(folder)
+        problems = verify(folder / str(best.step)) if best else ["no checkpoint was judged yet"]
+        if best and not problems:
+            return folder / str(best.step)
+        warn(f"no best checkpoint: {'; '.join(problems)}; using the newest")
+        return newest_valid(folder, warn)
+    if re.fullmatch(r"#\d+", name) and 1 <= int(name[1:]) <= len(found):
+        return folder / str(found[int(name[1:]) - 1])
+    if name.isdecimal() and int(name) in found:
+        return folder / str(int(name))
+    listed = ", ".join(map(str, found))
+    raise CheckpointError(f"there is no checkpoint {name!r} in {folder}; there are: best, latest, {listed}")
+
+
+def prune(folder: Path, keep: int, protect: Collection[int] = ()) -> list[int]:
+    """Removes all but the newest `keep` checkpoints and those of the steps in `protect`; returns what went."""
+    if keep < 1:
+        raise ValueError(f"keep must be at least 1, not {keep}")
+    return _remove(folder, [step for step in steps(folder)[:-keep] if step not in protect])
+
+
+def discard_after(folder: Path, step: int) -> list[int]:
+    """Removes the checkpoints of later steps, for a resume from `step`: they belong to a future that is redone.
+
+    Left in place, a damaged one would count as the newest for ever, and `prune` would keep it instead of new ones.
+    """
+    return _remove(folder, [found for found in steps(folder) if found > step])
+
+
+def write_best(folder: Path, step: int, score: float) -> None:
+    """Points to the best checkpoint. Raises CheckpointError where that cannot be written."""
+    try:
+        files.write_atomic(folder / _BEST, files.json_bytes({"step": step, "score": float(score)}))
+    except OSError as error:
+        raise CheckpointError(f"{folder / _BEST} was not written: {_reason(error)}") from error
+
+
+def read_best(folder: Path) -> Best | None:
+    """The best checkpoint's step and score; None where none was judged. Raises CheckpointError if damaged."""
+    try:
+        found = json.loads((folder / _BEST).read_bytes())
+        score = found["score"]
+        return Best(int(found["step"]), float("nan") if score is None else float(score))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{folder / _BEST} is damaged: {error}") from None
+
+
+def _check(path: Path, contents: dict[str, bytes]) -> list[str]:
+    """Verifies every file; those named in `contents` are left there, so that what was verified is what is used."""
+    try:
+        manifest = read_manifest(path)
+    except CheckpointError as error:
+        return [str(error)]
+    problems = []
+    for name, entry in manifest.files.items():
+        file = path / name
+        try:
+            data = file.read_bytes()
+        except FileNotFoundError:
+            problems.append(f"{file} is missing")
+            continue
+        except OSError as error:
+            problems.append(f"{file} cannot be read: {error.strerror}")
+            continue
+        if not data and entry["bytes"]:
+            problems.append(f"{file} is empty")
+        elif len(data) != entry["bytes"]:
+            what = "truncated" if len(data) < entry["bytes"] else "too long"
+            problems.append(f"{file} is {what} ({len(data)} bytes instead of {entry['bytes']})")
+        elif hashlib.sha256(data).hexdigest() != entry["sha256"]:
+            problems.append(f"{file} is damaged (its checksum does not match)")
+        elif name in contents:
+            contents[name] = data
+    return problems
+
+
+def _remove(folder: Path, which: list[int]) -> list[int]:
+    for step in which:
+        # Renamed first: a removal that is cut short must not leave a checkpoint that looks damaged.
+        hidden = folder / f".tmp-{step}-{os.getpid()}"
+        try:
+            os.rename(folder / str(step), hidden)
+        except FileNotFoundError:
+            continue
+        shutil.rmtree(hidden, ignore_errors=True)
+    return which
+
+
+def _rename(temp: Path, target: Path) -> None:
+    """Puts `temp` in the place of `target`, which may exist."""
+    if not target.exists():
+        os.rename(temp, target)
+    elif _exchange(temp, target):
+        shutil.rmtree(temp, ignore_errors=True)
+    else:
+        old = target.with_name(f".old-{target.name}-{os.getpid()}")
+        os.rename(target, old)
+        os.rename(temp, target)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _exchange(a: Path, b: Path) -> bool:
+    """Swaps two folders in one step, so that no moment is without either; False where the system cannot."""
+    try:
+        renameat2 = ctypes.CDLL(None, use_errno=True).renameat2
+    except (OSError, AttributeError):
+        return False
+    at_cwd, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
+    return renameat2(at_cwd, os.fsencode(a), at_cwd, os.fsencode(b), ctypes.c_uint(exchange)) == 0
+
+
+def _hidden(folder: Path, prefix: str) -> list[Path]:
+    return [path for path in folder.iterdir() if path.name.startswith(prefix)]
+
+
+def _digest(manifest: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, OSError):
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return "the disk is full (or the quota is used up); the older checkpoints are whole"
+        return error.strerror or str(error)
+    return str(error)

@@ -1,0 +1,118 @@
+"""Files that are whole or absent: atomic writes, synced directories, valid JSON."""
+
+import json
+import math
+import os
+import socket
+import time
+from collections.abc import Mapping
+from datetime import datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+
+def fsync_dir(folder: Path) -> None:
+    """Makes renames and new names in `folder` survive a power cut, where the file system can do that."""
+    try:
+        fd = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return
+    try:
+        os.fsync(fd)
+    except OSError:
+        pass  # some network file systems refuse to sync a directory
+    finally:
+        os.close(fd)
+
+
+def write_synced(path: Path, data: bytes) -> None:
+    """Writes a new file and syncs it. Raises OSError."""
+    with open(path, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Writes beside `path`, syncs, renames: a reader sees the old content or the new one. Raises OSError."""
+    temp = path.with_name(f".{path.name}.tmp-{os.getpid()}")
+    try:
+        write_synced(temp, data)
+        os.replace(temp, path)
+    except BaseException:
+        temp.unlink(missing_ok=True)
+        raise
+    fsync_dir(path.parent)
+
+
+def jsonable(value: Any) -> Any:
+    """`value` in JSON's own types: NumPy scalars and arrays unpacked, NaN and infinities null, the rest as text."""
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): jsonable(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [jsonable(item) for item in value]
+    if hasattr(value, "tolist"):  # NumPy and JAX arrays and scalars
+        return jsonable(np.asarray(value).tolist())
+    return str(value)
+
+
+def json_bytes(value: Any) -> bytes:
+    """Readable, valid JSON with a final newline."""
+    return (json.dumps(jsonable(value), indent=2, allow_nan=False) + "\n").encode()
+
+
+def now() -> str:
+    """The local time with its offset, ISO 8601, to the second."""
+    return datetime.now().astimezone().isoformat(timespec="seconds")
+
+
+def host() -> str:
+    """This machine's name."""
+    return socket.gethostname()
+
+
+def process_start(pid: int) -> int | None:
+    """When `pid` started, in the kernel's clock ticks since boot; None where it is dead or this is not Linux.
+
+    Together with the pid it names a process for good, although pids are reused.
+    """
+    try:
+        # The command name (field 2) may hold spaces and brackets; the fields after it do not.
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return None if fields[0] in "ZX" else int(fields[19])
+
+
+def process_alive(pid: int, started: int | None = None) -> bool:
+    """Whether the process `pid` of this machine runs (and is the one that began at `started`, where given)."""
+    if Path("/proc/self/stat").exists():
+        found = process_start(pid)
+        return found is not None and (started is None or found == started)
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
+def version_of(package: str) -> str | None:
+    """The installed version of a package; None where it is not installed."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def stamp(when: datetime | None = None) -> str:
+    """The name of a run directory: local time as YYYY-MM-DD_HH-MM-SS."""
+    return (when or datetime.fromtimestamp(time.time())).strftime("%Y-%m-%d_%H-%M-%S")

@@ -1,0 +1,202 @@
+"""The run directory: where everything of one training lies, how it is found again, and who owns it."""
+
+import contextlib
+import fcntl
+import json
+import logging
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from ksim.errors import KsimError
+from ksim.store import files
+
+log = logging.getLogger(__name__)
+
+_STAMP = re.compile(r"^(\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d)(?:_(\d+))?$")
+
+
+@dataclass(frozen=True)
+class RunDir:
+    """Names of the files in one run directory. Nothing is made here but by `claim`."""
+
+    path: Path
+
+    @property
+    def config_path(self) -> Path:
+        """The resolved config, frozen at the start."""
+        return self.path / "config.yaml"
+
+    @property
+    def status_path(self) -> Path:
+        return self.path / "status.json"
+
+    @property
+    def metrics_path(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def provenance_path(self) -> Path:
+        return self.path / "provenance.json"
+
+    @property
+    def log_path(self) -> Path:
+        return self.path / "train.log"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def videos(self) -> Path:
+        return self.path / "videos"
+
+    @property
+    def plots(self) -> Path:
+        return self.path / "plots"
+
+    @property
+    def eval(self) -> Path:
+        return self.path / "eval"
+
+    def update_latest(self) -> None:
+        """Points the link `latest` beside this directory to it; where links cannot be made, only a log line."""
+        link = self.path.parent / "latest"
+        temp = self.path.parent / f".latest-{os.getpid()}-{self.path.name}"
+        try:
+            os.symlink(self.path.name, temp, target_is_directory=True)
+            os.replace(temp, link)
+        except OSError as error:
+            log.info("no link %s: %s", link, error)
+            with contextlib.suppress(OSError):
+                temp.unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """Owns the run directory for as long as the context is open; the system frees it when the process dies.
+
+        Raises KsimError with the pid and host of the owner if there is one, in this process or another.
+        """
+        path = self.path / ".lock"
+        fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise KsimError(f"{self.path} is in use by {_holder(path)}; one process at a time may own it") from None
+            except OSError as error:
+                # Some cluster file systems are mounted without locks; a run there is better than none.
+                log.warning("%s cannot be locked (%s); make sure that no other process uses it", self.path, error)
+            os.ftruncate(fd, 0)
+            os.write(fd, json.dumps({"pid": os.getpid(), "host": files.host(), "since": files.now()}).encode())
+            yield
+            with contextlib.suppress(OSError):
+                os.ftruncate(fd, 0)  # the file itself stays: removing it would let two processes lock two files
+        finally:
+            os.close(fd)
+
+
+def _holder(lock: Path) -> str:
+    try:
+        found = json.loads(lock.read_text())
+        return f"process {found['pid']} on {found['host']} (since {found['since']})"
+    except (OSError, ValueError, KeyError, TypeError):
+        return "another process"
+
+
+def claim(runs_dir: str | os.PathLike[str], task_name: str, now: datetime | None = None) -> RunDir:
+    """Makes `<runs_dir>/<task>/<YYYY-MM-DD_HH-MM-SS>` for the caller alone; `_1`, `_2`, ... where it is taken.
+
+    A slash in the task's name becomes `_`, so that every run lies two levels deep. Raises KsimError where the
+    name is no name for a folder or the folder cannot be made.
+    """
+    name = task_name.replace(os.sep, "_")
+    if not name or name.startswith(".") or name in ("latest", "sweeps"):
+        raise KsimError(f"{task_name!r} cannot be a task's name: its runs would lie in {Path(runs_dir) / name}")
+    parent = Path(runs_dir).absolute() / name
+    base = files.stamp(now)
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        number = 0
+        while True:
+            path = parent / (f"{base}_{number}" if number else base)
+            try:
+                os.mkdir(path)  # the system gives a name to one process only
+                return RunDir(path)
+            except FileExistsError:
+                number += 1
+    except OSError as error:
+        raise KsimError(f"cannot make a run directory in {parent}: {error.strerror}") from None
+
+
+def is_run_dir(path: Path) -> bool:
+    """Whether `path` holds a run, that is its frozen config."""
+    return (path / "config.yaml").is_file()
+
+
+def list_runs(task_dir: Path) -> list[Path]:
+    """The run directories in `<runs_dir>/<task>`, oldest first by their stamps."""
+    return sorted((path for path in _folders(task_dir) if is_run_dir(path)), key=_age)
+
+
+def open(spec: str | os.PathLike[str], runs_dir: str | os.PathLike[str] = "runs") -> RunDir:  # noqa: A001
+    """The run directory that `spec` names, with links resolved.
+
+    `spec` is a path (also one below `runs_dir`), `latest` (the newest run of all tasks; jobs of sweeps do not
+    count), or `<task>/latest`, `runs/<task>/latest`. Raises KsimError that lists the runs nearby if there is none.
+    """
+    root = Path(runs_dir).absolute()
+    if str(spec) == "latest":
+        runs = sorted((run for task in _folders(root) for run in list_runs(task)), key=_age)
+        if not runs:
+            raise KsimError(f"no run in {root} yet")
+        return RunDir(runs[-1].resolve())
+    given = Path(spec).expanduser()
+    for path in (given.absolute(), root / given):
+        if path.name == "latest" and not path.exists() and list_runs(path.parent):
+            return RunDir(list_runs(path.parent)[-1].resolve())  # no links here, or the newest was removed
+        if is_run_dir(path):
+            return RunDir(path.resolve())
+    raise KsimError(_not_found(given, root))
+
+
+def _not_found(given: Path, root: Path) -> str:
+    path = given.absolute()
+    if not path.exists() and (root / given).exists():
+        path = root / given
+    for parent in path.parents:
+        if is_run_dir(parent):
+            return f"{given} lies in a run directory, but is none; did you mean {parent}?"
+    what = "is not a run directory (it has no config.yaml)" if path.exists() else "does not exist"
+    near = next((p for p in (path, *path.parents) if p.is_dir()), root)
+    if near in (path, path.parent) or root in (near, *near.parents):
+        runs = list_runs(near) or [run for task in _folders(near) for run in list_runs(task)]
+    else:
+        runs = []
+    if not runs:
+        runs = [run for task in _folders(root) for run in list_runs(task)]
+    if not runs:
+        return f"{given} {what}; there is no run in {root} yet"
+    newest = [str(run) for run in sorted(runs, key=_age)[-5:]]
+    return f"{given} {what}; the newest runs nearby: " + ", ".join(newest)
+
+
+def _folders(path: Path) -> list[Path]:
+    try:
+        return [p for p in path.iterdir() if not p.name.startswith(".") and not p.is_symlink() and p.is_dir()]
+    except OSError:
+        return []
+
+
+def _age(run: Path) -> tuple[str, int, str]:
+    """Sorts by the stamp in the name (a copy keeps it), by the config's time where a run was renamed."""
+    if match := _STAMP.match(run.name):
+        return match[1], int(match[2] or 0), run.name
+    try:
+        when = datetime.fromtimestamp((run / "config.yaml").stat().st_mtime)
+    except OSError:
+        when = datetime.fromtimestamp(0)
+    return files.stamp(when), 0, run.name

@@ -1,0 +1,117 @@
+"""`status.json`: how a run stands, for its user, for `report` and for the next process that resumes it."""
+
+import json
+import logging
+import os
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from types import TracebackType
+from typing import Literal, Self, get_args
+
+from ksim.errors import KsimError
+from ksim.store import files
+
+log = logging.getLogger(__name__)
+
+State = Literal["running", "completed", "failed", "interrupted", "preempted"]
+
+
+@dataclass(frozen=True)
+class Status:
+    """One reading of `status.json`. Times are local, ISO 8601, with their offset."""
+
+    state: State
+    step: int  # env steps
+    started_at: str  # of the first process of the run; a resume keeps it
+    resumed_at: str | None
+    updated_at: str
+    ended_at: str | None
+    host: str
+    pid: int
+    pid_started: int | None  # kernel clock ticks: tells the process from a later one of the same pid
+    error: str | None
+
+    @property
+    def dead(self) -> bool:
+        """Whether it says `running` although its process, on this host, is gone. Unknown on another host: False."""
+        return (
+            self.state == "running"
+            and self.host == files.host()
+            and not files.process_alive(self.pid, self.pid_started)
+        )
+
+
+def read(path: Path) -> Status | None:
+    """The status in the file `path`; None where there is none. Raises KsimError where the file is damaged."""
+    try:
+        found = json.loads(path.read_bytes())
+        status = Status(**{name: found[name] for name in Status.__dataclass_fields__})
+        if status.state not in get_args(State):
+            raise ValueError(f"unknown state {status.state!r}")
+        return status
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise KsimError(f"{path} cannot be read: {error!r}") from None
+
+
+class StatusFile:
+    """Writes `status.json` while a run goes on; a context manager around the run.
+
+    Entering writes `running`. Leaving writes `completed`, or `failed` with the error, or `interrupted` after a
+    KeyboardInterrupt or a SystemExit that is not 0, unless `end` was called before. A status that cannot be
+    written (full disk) is logged and ends nothing.
+    """
+
+    def __init__(self, path: Path, step: int = 0) -> None:
+        self.path = path
+        try:
+            before = read(path)
+        except KsimError as error:
+            log.warning("%s; it is written anew", error)
+            before = None
+        time = files.now()
+        self.status = Status(
+            state="running",
+            step=step,
+            started_at=before.started_at if before else time,
+            resumed_at=time if before else None,
+            updated_at=time,
+            ended_at=None,
+            host=files.host(),
+            pid=os.getpid(),
+            pid_started=files.process_start(os.getpid()),
+            error=None,
+        )
+
+    def update(self, step: int) -> None:
+        """Still running, at `step` env steps."""
+        self._write(replace(self.status, step=step, updated_at=files.now()))
+
+    def end(self, state: State, step: int | None = None, error: str | None = None) -> None:
+        """The run is over; what a later `end` or the end of the context says is ignored."""
+        if self.status.ended_at is None:
+            time = files.now()
+            step = self.status.step if step is None else step
+            self._write(replace(self.status, state=state, step=step, updated_at=time, ended_at=time, error=error))
+
+    def __enter__(self) -> Self:
+        self._write(self.status)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None or (isinstance(error, SystemExit) and not error.code):
+            self.end("completed")
+        elif isinstance(error, KeyboardInterrupt | SystemExit):
+            self.end("interrupted")
+        else:
+            self.end("failed", error=str(error) if isinstance(error, KsimError) else f"{type(error).__name__}: {error}")
+
+    def _write(self, status: Status) -> None:
+        self.status = status
+        try:
+            files.write_atomic(self.path, files.json_bytes(asdict(status)))
+        except OSError as error:
+            log.warning("%s cannot be written: %s", self.path, error)
