@@ -23,7 +23,7 @@ from ksim.errors import KsimError
 
 log = logging.getLogger(__name__)
 
-WORKER = Path(__file__).with_name("render_worker.py")
+WORKER = Path(__file__).resolve().with_name("render_worker.py")
 PROBE_TIMEOUT_S = 90.0
 _SWITCHED_OFF = ("disable", "disabled", "off", "false", "0")
 _POLL_S = 0.02
@@ -39,7 +39,7 @@ class WorkerError(RenderError):
 
 @dataclass(frozen=True)
 class BackendReport:
-    """The backend that works: its MUJOCO_GL value, the device's own name, and what was tried before it, with why not."""
+    """The backend that works: its MUJOCO_GL value, the device's own name, and what failed before it, with why."""
 
     name: str
     device: str
@@ -103,7 +103,9 @@ def _search(wanted: str, display: str, wayland: str) -> BackendReport | str:
         try:
             result = run_worker({"kind": "probe"}, name, stall_timeout_s=PROBE_TIMEOUT_S)
         except WorkerError as err:
-            failures.append((name, str(err)))
+            # PyOpenGL's way to say that the library is missing.
+            missing = "'NoneType' object has no attribute" in str(err)
+            failures.append((name, "its OpenGL library is not installed" if missing else str(err)))
         else:
             report = BackendReport(name, result["device"], tuple(failures))
             log.debug("rendering with %s", report)
@@ -150,12 +152,15 @@ def run_worker(
         # A process that imported mujoco with another backend has left its choice in this variable, and
         # mujoco refuses a contradiction.
         env.pop("PYOPENGL_PLATFORM", None)
+        if "PYTHONPATH" in env:  # the worker runs elsewhere, so that MuJoCo's MUJOCO_LOG.TXT lands nowhere
+            env["PYTHONPATH"] = os.pathsep.join(os.path.abspath(p) for p in env["PYTHONPATH"].split(os.pathsep))
         stdout, stderr = folder / "stdout", folder / "stderr"
         with stdout.open("wb") as out, stderr.open("wb") as err:
             # A session of its own, so that a kill reaches the encoder too.
             process = subprocess.Popen(
                 [sys.executable, "-P", str(WORKER), str(folder)],
                 env=env,
+                cwd=folder,
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=err,
@@ -207,7 +212,5 @@ def _result(folder: Path, returncode: int, stderr: Path) -> dict[str, Any]:
 
 
 def _short(reason: str) -> str:
-    if "'NoneType' object has no attribute" in reason:  # how PyOpenGL says it
-        return "its OpenGL library was not found"
     line = " ".join(reason.split())
     return line if len(line) <= 200 else line[:197] + "..."

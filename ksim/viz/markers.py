@@ -49,8 +49,8 @@ class Frame:
 
     position: Vec3
     quat: Sequence[float] | np.ndarray = (1.0, 0.0, 0.0, 0.0)
-    length: float = 0.15
-    radius: float = 0.006
+    length: float = 0.2
+    radius: float = 0.01
 
 
 Marker: TypeAlias = Arrow | Sphere | Capsule | Frame

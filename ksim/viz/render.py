@@ -14,7 +14,7 @@ from typing import Any
 import mujoco
 import numpy as np
 
-from ksim.errors import ConfigError
+from ksim.errors import ConfigError, KsimError
 from ksim.viz.backend import BackendReport, RenderError, WorkerError, find_backend, run_worker
 from ksim.viz.markers import ROW_SIZE, DebugVisualizer, Marker, pack
 
@@ -177,7 +177,7 @@ def try_render_video(
     global _warned
     try:
         return render_video(model, qpos_Tq, path, fps=fps, **options)
-    except RenderError as err:
+    except KsimError as err:
         log.log(logging.DEBUG if _warned else logging.WARNING, "No video %s: %s", path, err)
         _warned = True
         return None

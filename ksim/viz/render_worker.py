@@ -22,8 +22,8 @@ PROBE_XML = """
   </worldbody>
 </mujoco>
 """
-# Software renderers pay for every texel of the shadow map, and 2048 looks the same at video sizes.
-MAX_SHADOW_SIZE = 2048
+# Software renderers pay for every texel of the shadow map, and 1024 looks well at video sizes.
+MAX_SHADOW_SIZE = 1024
 ARROW, SPHERE, CAPSULE = 0, 1, 2  # as in markers.py
 
 
@@ -64,7 +64,7 @@ def _device() -> str:
     try:
         from OpenGL import GL
 
-        return GL.glGetString(GL.GL_RENDERER).decode()
+        return str(GL.glGetString(GL.GL_RENDERER).decode())
     except Exception:  # a name for the log, nothing more
         return "unknown"
 
@@ -145,6 +145,8 @@ def _draw_markers(scene: Any, rows: Any) -> None:
         mujoco.mjv_initGeom(geom, kind, np.full(3, radius), start, np.eye(3).ravel(), rgba)
         if int(row[1]) != SPHERE:
             mujoco.mjv_connector(geom, kind, radius, start, end)
+        if int(row[1]) == ARROW:
+            geom.size[2] *= 2  # MuJoCo draws an arrow half as long as it is (a test looks for its tip)
         geom.category = mujoco.mjtCatBit.mjCAT_DECOR
         scene.ngeom += 1
 
@@ -153,7 +155,7 @@ class _VideoSink:
     """Streams frames into ffmpeg, so that memory holds one of them."""
 
     def __init__(self, job: dict[str, Any], width: int, height: int) -> None:
-        import imageio
+        import imageio.v2 as imageio
 
         self._writer = imageio.get_writer(
             job["output"],
@@ -164,7 +166,7 @@ class _VideoSink:
             quality=None,
             macro_block_size=1,
             ffmpeg_log_level="error",
-            output_params=["-crf", str(job["crf"]), "-movflags", "+faststart"],
+            output_params=["-crf", str(job["crf"]), "-preset", "veryfast", "-movflags", "+faststart"],
         )
 
     def write(self, image: Any) -> None:
@@ -196,5 +198,5 @@ if __name__ == "__main__":
     code = main(Path(sys.argv[1]))
     sys.stdout.flush()
     sys.stderr.flush()
-    # Some drivers crash while a context is torn down (OSMesa raises in __del__); everything is written, so leave at once.
+    # Some drivers crash while a context is torn down (OSMesa raises in __del__); all is written, so leave at once.
     os._exit(code)
