@@ -20,8 +20,8 @@ def read(path: Path, where: str) -> mujoco.MjSpec:
     if _is_lfs_pointer(path):
         raise _lfs_error(where, path.parent, [path.name])
     try:
-        spec = mujoco.MjSpec.from_file(str(path))
-    except ValueError as e:
+        spec = _parse(path)
+    except (OSError, ValueError) as e:
         raise ConfigError(f"{where}: {path}: {_one_line(e)}") from None
     # Told here because MuJoCo's own words for a pointer are about a damaged mesh.
     pointers = [name for name, file in _asset_files(spec, path.parent) if _is_lfs_pointer(file)]
@@ -56,6 +56,16 @@ def strip(spec: mujoco.MjSpec) -> None:
             spec.delete(pair)
     for element in [*spec.actuators, *spec.keys, *planes, *spec.worldbody.lights]:
         spec.delete(element)
+    spec.nkey = 0  # else a <size nkey> leaves empty keyframes
+
+
+def _parse(path: Path) -> mujoco.MjSpec:
+    if path.suffix == ".xml":
+        return mujoco.MjSpec.from_file(str(path))
+    # from_file goes by the name's ending and knows none but .xml; the published K-Bot is a robot.mjcf.
+    spec = mujoco.MjSpec.from_string(path.read_text(encoding="utf-8"))
+    spec.modelfiledir = str(path.parent.absolute())  # where meshes are looked for
+    return spec
 
 
 def _asset_files(spec: mujoco.MjSpec, folder: Path) -> list[tuple[str, Path]]:

@@ -122,7 +122,7 @@ class _Reader:
                 raise self.fail(where, f"wants [joint, sign] with sign 1 or -1, not {pair!r}")
             other, sign = pair[0], int(pair[1])
             # The way back has the same sign, so that mirroring twice gives the pose itself.
-            for a, b in {(name, other), (other, name)}:
+            for a, b in ((name, other), (other, name)):
                 if a not in joints:
                     raise self.fail(where, f"no actuated joint '{a}'{nearest(a, joints)}")
                 if mirror.get(a, (b, sign)) != (b, sign):

@@ -1,0 +1,295 @@
+"""Loading robots: the built-in ones, folders, MJCFs of others, and what a user may get wrong."""
+
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import mujoco
+import numpy as np
+import pytest
+
+from ksim import robots
+from ksim.errors import ConfigError
+
+ARM_XML = """
+<mujoco>
+  <worldbody>
+    <body name="base">
+      <joint name="shoulder" axis="0 1 0"/>
+      <geom name="upper" type="capsule" fromto="0 0 0 0.3 0 0" size="0.02"/>
+      <site name="imu"/>
+      <body name="fore" pos="0.3 0 0">
+        <joint name="elbow" axis="0 1 0"/>
+        <geom name="hand" type="capsule" fromto="0 0 0 0.3 0 0" size="0.02"/>
+      </body>
+    </body>
+  </worldbody>
+</mujoco>
+"""
+
+ARM_YAML = """
+mjcf: arm.xml
+base_body: base
+imu_site: imu
+foot_geoms: [hand]
+actuator_types:
+  small: {max_torque: 5, max_velocity: 10, armature: 0.01}
+joints:
+  elbow: {type: small, kp: 20, kd: 1, torque_limit: 3}
+  shoulder: {type: small, kp: 30, kd: 2, torque_limit: 4}
+home:
+  joint_pos: {elbow: 0.5, shoulder: -0.25}
+"""
+
+
+@pytest.fixture
+def arm(tmp_path: Path) -> Path:
+    folder = tmp_path / "arm"
+    folder.mkdir()
+    (folder / "arm.xml").write_text(ARM_XML)
+    (folder / "robot.yaml").write_text(ARM_YAML)
+    return folder
+
+
+def error(name: object, mjcf: object = None) -> str:
+    with pytest.raises(ConfigError) as caught:
+        robots.load(str(name), None if mjcf is None else str(mjcf))
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+def write_stl(path: Path) -> None:
+    """A tetrahedron as a binary STL."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    corners = np.array([[0, 0, 0], [0.1, 0, 0], [0, 0.1, 0], [0, 0, 0.1]], dtype="<f4")
+    faces = [(0, 2, 1), (0, 1, 3), (0, 3, 2), (1, 2, 3)]
+    body = b"".join(struct.pack("<3f", 0, 0, 0) + corners[list(face)].tobytes() + b"\0\0" for face in faces)
+    path.write_bytes(bytes(80) + struct.pack("<I", len(faces)) + body)
+
+
+def foreign_kbot(folder: Path, name: str = "robot.mjcf") -> Path:
+    """The K-Bot as others publish it: torque motors, meshes, and a floor, a light and keyframes of its own."""
+    spec = robots.load("kbot").spec
+    for joint in spec.joints[1:]:
+        joint.armature = 0.5
+        spec.add_actuator(name=f"{joint.name}_ctrl", target=joint.name, trntype=mujoco.mjtTrn.mjTRN_JOINT)
+    obj = mujoco.mjtObj
+    spec.add_sensor(
+        name="motor_torque",
+        type=mujoco.mjtSensor.mjSENS_ACTUATORFRC,
+        objtype=obj.mjOBJ_ACTUATOR,
+        objname="dof_left_knee_04_ctrl",
+    )
+    spec.worldbody.add_geom(name="ground", type=mujoco.mjtGeom.mjGEOM_PLANE, size=[1, 1, 1])
+    spec.worldbody.add_geom(name="crate", type=mujoco.mjtGeom.mjGEOM_BOX, size=[0.1, 0.1, 0.1], pos=[3, 0, 0.1])
+    spec.worldbody.add_light(name="sun", pos=[0, 0, 3])
+    spec.add_pair(name="foot_on_ground", geomname1="ground", geomname2="LFootBushing_GPF_1517_12_collision_capsule_0")
+    spec.add_sensor(
+        name="to_ground",
+        type=mujoco.mjtSensor.mjSENS_GEOMDIST,
+        objtype=obj.mjOBJ_GEOM,
+        objname="crate",
+        reftype=obj.mjOBJ_GEOM,
+        refname="ground",
+    )
+    spec.add_key(name="lying", qpos=np.full(27, 0.1), ctrl=np.zeros(20))
+    write_stl(folder / "meshes" / "torso.stl")
+    xml = spec.to_xml()
+    for old, new in (
+        ("<compiler ", '<compiler meshdir="meshes" '),
+        ("</asset>", '<mesh name="shell" file="torso.stl"/></asset>'),
+        ('<site name="imu_site"', '<geom class="visual" type="mesh" mesh="shell"/><site name="imu_site"'),
+    ):
+        assert xml.count(old) == 1
+        xml = xml.replace(old, new)
+    path = folder / name
+    path.write_text(xml)
+    return path
+
+
+def test_names() -> None:
+    assert robots.names() == ["cartpole", "kbot"]
+
+
+def test_importing_robots_does_not_import_jax() -> None:
+    code = "import sys, ksim.robots; sys.exit('jax' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("name", robots.names())
+def test_a_built_in_robot_leaves_the_scene_to_others(name: str) -> None:
+    model = robots.load(name).spec.compile()
+    assert model.nu == 0
+    assert model.nlight == 0
+    assert not np.any(model.geom_type == mujoco.mjtGeom.mjGEOM_PLANE)
+
+
+def test_each_load_has_a_spec_of_its_own() -> None:
+    first = robots.load("kbot")
+    robots.add_actuators(first.spec, first, {})
+    assert robots.load("kbot").spec.compile().nu == 0
+
+
+def test_a_folder(arm: Path) -> None:
+    robot = robots.load(str(arm))
+    assert robot.name == "arm"
+    assert robot.joint_names == ("elbow", "shoulder")  # the table's order, not the model's
+    np.testing.assert_array_equal(robot.kp_u, [20, 30])
+    np.testing.assert_array_equal(robot.home_qpos, [-0.25, 0.5])
+    np.testing.assert_array_equal(robot.home_joint_pos_u, [0.5, -0.25])
+    np.testing.assert_array_equal(robot.spec.compile().dof_armature, [0.01, 0.01])
+    assert (robot.is_floating_base, robot.mirror, robot.imu_site) == (False, None, "imu")
+    assert (robot.foot_sites, robot.foot_geoms) == ((), ("hand",))
+
+
+@pytest.mark.parametrize("name", ["robot.mjcf", "robot.xml"])
+def test_a_foreign_mjcf_keeps_the_robot_and_loses_the_scene(name: str, tmp_path: Path) -> None:
+    path = foreign_kbot(tmp_path, name)
+    original = mujoco.MjModel.from_xml_path(str(path))
+    assert (original.nu, original.nkey, original.nlight, original.npair) == (20, 2, 1, 1)
+    robot = robots.load("kbot", str(path))
+    own = robots.load("kbot")
+    model = robot.spec.compile()
+    assert (model.nu, model.nkey, model.nlight, model.npair, model.nmesh) == (0, 0, 0, 0, 1)
+    geoms = {model.geom(i).name for i in range(model.ngeom)}
+    assert "crate" in geoms and "ground" not in geoms
+    sensors = {model.sensor(i).name for i in range(model.nsensor)}
+    assert "imu_gyro" in sensors and not sensors & {"motor_torque", "to_ground"}
+    np.testing.assert_array_equal(model.dof_armature[6:], own.armature_u)  # the table's, not the file's
+    np.testing.assert_array_equal(robot.home_qpos, own.home_qpos)  # not a keyframe's
+    assert (robot.imu_site, robot.foot_sites, robot.foot_geoms) == (own.imu_site, own.foot_sites, own.foot_geoms)
+    robots.add_actuators(robot.spec, robot, {})
+    assert robot.spec.compile().nu == 20
+
+
+def test_a_foreign_mjcf_may_lack_sites_and_have_more_joints(arm: Path) -> None:
+    other = arm.parent / "other.xml"
+    other.write_text(
+        ARM_XML.replace('<site name="imu"/>', "")
+        .replace('name="hand"', 'name="gripper"')
+        # a box that is thrown at the arm: its free joint comes first in qpos
+        .replace("<worldbody>", '<worldbody><body name="box" pos="1 0 2"><freejoint/><geom size="0.1"/></body>')
+    )
+    robot = robots.load(str(arm), str(other))
+    assert (robot.imu_site, robot.foot_geoms) == (None, ())
+    np.testing.assert_array_equal(robot.home_qpos, [1, 0, 2, 1, 0, 0, 0, -0.25, 0.5])
+
+
+def test_unknown_robot() -> None:
+    message = error("kbott")
+    assert message.startswith("task.scene.robot: unknown robot 'kbott' (did you mean 'kbot'?)")
+    assert "cartpole, kbot" in message
+
+
+def test_a_folder_without_a_table(tmp_path: Path) -> None:
+    assert error(tmp_path) == f"task.scene.robot: no robot.yaml in {tmp_path}"
+
+
+def test_no_such_mjcf(tmp_path: Path) -> None:
+    assert error("kbot", tmp_path / "a.xml") == f"task.scene.mjcf: no such file: {tmp_path / 'a.xml'}"
+
+
+@pytest.mark.parametrize(
+    ("xml", "words"),
+    [
+        ("<mujoco><worldbody>", "XML parse error"),
+        ("<mujoco><worldbody><bodi/></worldbody></mujoco>", "Schema violation: unrecognized element"),
+        ('<mujoco><asset><mesh name="a" file="absent.stl"/></asset></mujoco>', "has no joint"),
+    ],
+)
+def test_a_broken_mjcf(xml: str, words: str, tmp_path: Path) -> None:
+    path = tmp_path / "broken.xml"
+    path.write_text(xml)
+    message = error("kbot", path)
+    assert message.startswith(f"task.scene.mjcf: {path}")
+    assert words in message
+
+
+def test_a_file_that_is_no_text(tmp_path: Path) -> None:
+    path = tmp_path / "robot.mjcf"
+    path.write_bytes(bytes([0xFF, 0xFE, 0xFF]))
+    assert error("kbot", path).startswith(f"task.scene.mjcf: {path}: ")
+
+
+def test_a_missing_mesh_in_mujocos_words(tmp_path: Path) -> None:
+    path = foreign_kbot(tmp_path)
+    (tmp_path / "meshes" / "torso.stl").unlink()
+    message = error("kbot", path)
+    assert message.startswith(f"task.scene.mjcf: {path}: ") and "torso.stl" in message
+
+
+def test_missing_joints_are_named_with_what_there_is(arm: Path) -> None:
+    other = arm.parent / "other.xml"
+    other.write_text(ARM_XML.replace('name="elbow"', 'name="elbow_1"'))
+    assert error(arm, other) == (
+        f"task.scene.mjcf: {other} has no joint elbow (did you mean 'elbow_1'?); it has: shoulder, elbow_1"
+    )
+
+
+def test_missing_base_body_and_floating_base(arm: Path) -> None:
+    other = arm.parent / "other.xml"
+    other.write_text(ARM_XML.replace('body name="base"', 'body name="root"'))
+    assert "has no body base" in error(arm, other)
+    other.write_text(ARM_XML.replace('<body name="base">', '<body name="base"><freejoint/></body><body name="arm">'))
+    assert "body 'base' has a free joint" in error(arm, other)
+
+
+@pytest.mark.parametrize("file", ["meshes/torso.stl", "robot.mjcf"])
+def test_a_git_lfs_pointer(file: str, tmp_path: Path) -> None:
+    path = foreign_kbot(tmp_path)
+    (tmp_path / file).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
+    name = Path(file).name
+    assert error("kbot", path) == (
+        f"task.scene.mjcf: {name} is a git-lfs pointer, not the file itself: run 'git lfs pull' in {tmp_path}"
+    )
+
+
+def test_many_git_lfs_pointers_are_one_message(tmp_path: Path) -> None:
+    path = foreign_kbot(tmp_path)
+    meshes = "".join(f'<mesh name="m{i}" file="m{i}.stl"/>' for i in range(5))
+    path.write_text(path.read_text().replace("</asset>", f"{meshes}</asset>"))
+    for i in range(5):
+        (tmp_path / "meshes" / f"m{i}.stl").write_text("version https://git-lfs.github.com/spec/v1\n")
+    message = error("kbot", path)
+    assert "m0.stl, m1.stl, m2.stl and 2 more are git-lfs pointers" in message
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("kp: 20", "kpp: 20", "joints.elbow: unknown key 'kpp' (did you mean 'kp'?); known are: type, kp, kd"),
+        ("kp: 20, ", "", "joints.elbow: missing kp"),
+        ("kp: 20", "kp: many", "joints.elbow.kp: wants a number, not 'many'"),
+        ("kp: 20", "kp: true", "joints.elbow.kp: wants a number, not True"),
+        ("kp: 20", "kp: .inf", "joints.elbow.kp: wants a number, not inf"),
+        ("kp: 20", "kp: -1", "joints.elbow.kp: must not be negative, is -1"),
+        ("elbow: {type: small", "elbow: {type: smal", "unknown actuator type 'smal' (did you mean 'small'?)"),
+        ("max_velocity: 10, ", "", "actuator_types.small: missing max_velocity"),
+        ("base_body: base\n", "", "missing base_body"),
+        ("base_body: base\n", "base_bodi: base\n", "unknown key 'base_bodi' (did you mean 'base_body'?)"),
+        ("foot_geoms: [hand]", "foot_geoms: hand", "foot_geoms: wants a list of names, not 'hand'"),
+        ("elbow: 0.5, ", "", "home.joint_pos: no angle for joint 'elbow'"),
+        ("home:", "home:\n  base_pos: [0, 1]", "home.base_pos: wants three numbers [x, y, z], not [0, 1]"),
+        ("home:", "home:\n  base_pos: [0, 0, 1]", "body 'base' has no free joint"),
+        ("home:", "mirror: {elbow: [elbow, -1]}\nhome:", "mirror: no mirrored joint for shoulder"),
+        ("home:", "mirror: {elbow: [sholder, -1]}\nhome:", "no actuated joint 'sholder' (did you mean 'shoulder'?)"),
+        ("home:", "mirror: {elbow: [shoulder, 2]}\nhome:", "mirror.elbow: wants [joint, sign] with sign 1 or -1"),
+        (
+            "home:",
+            "mirror: {elbow: [shoulder, -1], shoulder: [elbow, 1]}\nhome:",
+            "joint 'shoulder' has two mirrored joints",
+        ),
+        ("mjcf: arm.xml", "mjcf: leg.xml", "no such file: "),
+        ("imu_site: imu", "imu_site: imus", "has no site imus (did you mean 'imu'?); it has: imu"),
+        ("mjcf: arm.xml", "mjcf: [arm.xml", "expected ',' or ']'"),
+        (ARM_YAML, "- 1\n", "wants a mapping from names"),
+    ],
+)
+def test_a_wrong_table(old: str, new: str, words: str, arm: Path) -> None:
+    assert old in ARM_YAML
+    (arm / "robot.yaml").write_text(ARM_YAML.replace(old, new, 1))
+    message = error(arm)
+    assert message.startswith("task.scene.robot: ")
+    assert words in message
