@@ -1,0 +1,344 @@
+"""From YAML and overrides to a checked, resolved `Config`; every mistake becomes one `ConfigError`."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+import secrets
+import typing
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import hydra
+import yaml
+from hydra._internal.hydra import Hydra
+from hydra._internal.utils import create_config_search_path
+from hydra.core.config_search_path import SearchPathQuery
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException, MissingConfigException
+from hydra.types import RunMode
+from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException, ValidationError
+
+from ksim.checks import check
+from ksim.config import Config
+from ksim.errors import ConfigError
+from ksim.typecheck import choices, describe, hint, listed, shown
+
+CONFIG_NAME = "config"
+VERSION_BASE = "1.3"
+
+# Flags of K-Scale's earlier ksim, and what does their work here.
+_OLD_FLAGS: dict[str, dict[str | None, str]] = {
+    "action": {
+        "train": "training is what `python -m ksim.run task=<task>` does; leave it out",
+        "env": "`python -m ksim.view run=<run directory>` shows a trained policy",
+        None: "there is a command for each action: `python -m ksim.run`, `ksim.eval`, `ksim.view`, `ksim.bench`",
+    },
+    "pretrained": {None: "`python -m ksim.eval run=<run directory>` loads a trained policy"},
+    "checkpoint_num": {None: "`python -m ksim.eval run=<run directory>` loads the best checkpoint of a run"},
+}
+
+
+def conf_dir() -> Path:
+    """Where the YAML files are: inside an installed package, or beside it in a checkout."""
+    package = Path(__file__).resolve().parent
+    for folder in (package / "conf", package.parent / "conf"):
+        if (folder / f"{CONFIG_NAME}.yaml").is_file():
+            return folder
+    raise ConfigError(f"{package}: ksim's conf/ folder is neither in the package nor beside it; reinstall ksim")
+
+
+def register() -> None:
+    """Makes the schema and ksim's resolvers known to Hydra; doing so again changes nothing."""
+    ConfigStore.instance().store(name="schema", node=Config)
+    # A folder's name from a job's overrides. Cached, because a launched job must find the launcher's folder.
+    OmegaConf.register_new_resolver("ksim_folder", _folder_name, use_cache=True, replace=True)
+
+
+def _folder_name(overrides: str) -> str:
+    return re.sub(r"[^\w.,=+-]+", "-", str(overrides)).strip("-")[:120] or "default"
+
+
+def compose(overrides: Sequence[str] = (), config_dir: str | os.PathLike[str] | None = None) -> Config:
+    """The checked config of one run, as `python -m ksim.run <overrides>` would train it.
+
+    Args:
+        overrides: as on the command line, such as "algo.num_envs=512".
+        config_dir: a folder of the user's own YAML files, searched before ksim's.
+
+    Raises:
+        ConfigError: for every mistake in the overrides or in a YAML file.
+    """
+    with composer(config_dir=config_dir) as load:
+        return to_config(load(overrides))
+
+
+class Loader(typing.Protocol):
+    """Composes the YAML files with overrides; for a sweep, the overrides may still hold several values."""
+
+    def __call__(self, overrides: Sequence[str], is_sweep: bool = False) -> DictConfig: ...
+
+
+@contextmanager
+def composer(
+    config_dir: str | os.PathLike[str] | None = None,
+    config_path: str | os.PathLike[str] | None = None,
+    config_name: str = CONFIG_NAME,
+) -> Iterator[Loader]:
+    """Hydra's composition without its application: nothing is made on disk, no logging is set up.
+
+    Args:
+        config_dir: Hydra's --config-dir, searched first.
+        config_path: Hydra's --config-path, in place of ksim's own folder.
+        config_name: Hydra's --config-name.
+    """
+    register()
+    hydra.version.setbase(VERSION_BASE)
+    search_path = create_config_search_path(str(Path(config_path).absolute() if config_path else conf_dir()))
+    if config_dir is not None:
+        if not Path(config_dir).is_dir():
+            raise ConfigError(f"--config-dir: there is no folder {Path(config_dir).absolute()}")
+        anchor = SearchPathQuery(provider="schema")
+        search_path.prepend("command-line", f"file://{Path(config_dir).absolute()}", anchor)
+    state = HydraConfig.instance().cfg
+    GlobalHydra.instance().clear()
+    app = Hydra.create_main_hydra2(task_name="ksim", config_search_path=search_path)
+
+    def load(overrides: Sequence[str], is_sweep: bool = False) -> DictConfig:
+        try:
+            cfg = app.compose_config(
+                config_name=config_name,
+                overrides=list(overrides),
+                run_mode=RunMode.MULTIRUN if is_sweep else RunMode.RUN,
+                with_log_configuration=False,
+            )
+            HydraConfig.instance().set_config(cfg)
+            return cfg
+        except Exception as error:
+            raise ConfigError(_explain(error, app, overrides)) from error
+
+    try:
+        yield load
+    finally:
+        GlobalHydra.instance().clear()
+        HydraConfig.instance().cfg = state
+
+
+def to_config(cfg: DictConfig) -> Config:
+    """Hydra's composition as a `Config` with every interpolation resolved, checked, and a seed drawn if it is null.
+
+    Raises:
+        ConfigError: for an unknown key, a missing value, a wrong type or an impossible combination.
+    """
+    ours = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
+    _check_given(missing for missing, value in _leaves(OmegaConf.to_container(ours)) if value == MISSING)
+    try:
+        plain = OmegaConf.to_container(ours, resolve=True)
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"{error.full_key}: {_first_line(error)}") from error
+    assert isinstance(plain, dict)
+    if plain.get("seed") is None:
+        plain["seed"] = secrets.randbelow(2**31)
+        if isinstance(plain.get("task"), dict) and plain["task"].get("seed") is None:
+            plain["task"]["seed"] = plain["seed"]
+    return _typed(plain)
+
+
+def freeze(cfg: Config) -> str:
+    """The config as YAML; `load_frozen` makes the same `Config` of it."""
+    return OmegaConf.to_yaml(OmegaConf.structured(cfg))
+
+
+def load_frozen(path: str | os.PathLike[str]) -> Config:
+    """A run's `config.yaml`.
+
+    Raises:
+        ConfigError: where the file cannot be read or is not a config of this version of ksim.
+    """
+    try:
+        plain = OmegaConf.to_container(OmegaConf.load(Path(path)), resolve=True)
+        if not isinstance(plain, dict):
+            raise ConfigError("it holds no mapping")
+        return _typed(plain)
+    except ConfigError as error:
+        raise ConfigError(f"{path} is no config of this version of ksim: {error}") from error
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not valid YAML: {_one_line(error)}") from error
+
+
+def _typed(plain: dict[Any, Any]) -> Config:
+    """The mapping in a fresh schema, which also refuses what a leading `+` smuggled in."""
+    for key in plain:
+        if key not in _fields(Config):
+            raise ConfigError(_unknown_key(str(key), ()))
+    try:
+        typed = OmegaConf.merge(OmegaConf.structured(Config), plain)
+    except OmegaConfBaseException as error:
+        raise ConfigError(_explain_node(error)) from error
+    _check_given(OmegaConf.missing_keys(typed))
+    config = OmegaConf.to_object(typed)
+    assert isinstance(config, Config)
+    check(config)
+    return config
+
+
+def _check_given(missing: Iterable[str]) -> None:
+    if missing := sorted(missing):
+        others = f" (nor have {', '.join(missing[1:])})" if len(missing) > 1 else ""
+        what = f"<{_expected(missing[0]) or 'value'}>"
+        raise ConfigError(f"{missing[0]}: has no value; give it one in a YAML file, or {missing[0]}={what}{others}")
+
+
+def _leaves(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(node, dict | list):
+        for key, value in node.items() if isinstance(node, dict) else enumerate(node):
+            yield from _leaves(value, f"{path}.{key}" if path else str(key))
+    else:
+        yield path, node
+
+
+# Messages. ------------------------------------------------------------------------------------------------------------
+
+
+def check_old_flags(keys: Mapping[str, str]) -> None:
+    """Refuses the flags of K-Scale's earlier ksim by naming the new command.
+
+    Args:
+        keys: overridden key -> value, as text.
+    """
+    for key, value in keys.items():
+        if key in _OLD_FLAGS:
+            answers = _OLD_FLAGS[key]
+            raise ConfigError(f"{key}={value} is a flag of K-Scale's earlier ksim; {answers.get(value, answers[None])}")
+
+
+def _explain(error: Exception, app: Hydra, overrides: Sequence[str]) -> str:
+    """What went wrong while Hydra composed, in one message."""
+    if isinstance(error, MissingConfigException):
+        return _explain_missing_file(error, app)
+    if isinstance(error, yaml.YAMLError):
+        return f"not valid YAML: {_one_line(error)}"
+    cause = next(
+        (e for e in (error, error.__cause__, error.__context__) if isinstance(e, OmegaConfBaseException)), None
+    )
+    place = re.match(r"In '([^']+)'", str(error))
+    where = f" (in {place[1]}.yaml)" if place else ""
+    if cause is not None:
+        return _explain_node(cause, overrides) + where
+    if isinstance(error, AssertionError) and "NoneType" in str(error):
+        # OmegaConf's way of saying that a dictionary which is null cannot be reached into.
+        return f"{_first_unreachable(overrides)}: there is nothing yet to change; add it with a leading +"
+    text = _one_line(error)
+    if ambiguous := re.match(r"Ambiguous value for argument '(.*?)'", text):
+        key, _, value = ambiguous[1].partition("=")
+        return f"{ambiguous[1]} is a sweep; add -m to run one training a value (a list is written {key}=[{value}])"
+    if sweep := re.match(r"Sweep parameters '(.*?)' requires", text):
+        return f"{sweep[1]} is a sweep; add -m to run one training a value"
+    if not isinstance(error, HydraException):
+        text = f"{type(error).__name__}: {text}"
+    return re.sub(r"\s*See https://hydra.cc\S*.*$", "", text)
+
+
+def _explain_missing_file(error: MissingConfigException, app: Hydra) -> str:
+    text = str(error)
+    found = re.search(r"Could not (?:find|load) '([^']+)'", text)
+    if found is None:
+        return _one_line(text.split("Config search path")[0].split("Search path")[0])
+    group, _, name = found[1].rpartition("/")
+    options = sorted(app.config_loader.get_group_options(group)) if group else []
+    place = re.match(r"In '([^']+)'", text)
+    where = f" (in {place[1]}.yaml)" if place and place[1] != CONFIG_NAME else ""
+    return f"{group or 'config'}: there is no '{name}'{hint(name, options)}; there are {listed(options)}{where}"
+
+
+def _explain_node(error: OmegaConfBaseException, overrides: Sequence[str] = ()) -> str:
+    """An error of one node: an unknown key or a wrong type."""
+    path = str(error.full_key or "")
+    if isinstance(error, ValidationError):
+        expected = _expected(path)
+        if path and expected:
+            value = _overridden_value(path, overrides) if error.value is None else shown(error.value)
+            return f"{path}: must be {expected}{f', not {value}' if value else ''}"
+        return f"{path}: {_first_line(error)}" if path else _first_line(error)
+    if path and ("not in" in str(error.msg) or "is not in struct" in str(error.msg)):
+        parent = error.parent_node
+        known = [str(k) for k in parent] if isinstance(parent, DictConfig) and not parent._is_none() else []
+        return _unknown_key(path, known)
+    return f"{path}: {_first_line(error)}" if path else _first_line(error)
+
+
+def _unknown_key(path: str, known: Iterable[str]) -> str:
+    """A message for a key that does not exist, with the nearest that does."""
+    parent, _, name = path.rpartition(".")
+    schema = _dataclass(_annotation(parent))
+    if schema is not None:
+        names = list(_fields(schema))
+        if not parent and not (near := hint(name, names)):
+            elsewhere = [p for p in _all_paths(Config) if p.rpartition(".")[2] == name]
+            near = f" (did you mean '{elsewhere[0]}'?)" if elsewhere else ""
+            return f"{path}: no such key{near or choices(names)}"
+        return f"{path}: no such key{hint(name, names) or choices(names)}"
+    add = f"; to add it, write +{path}=..." if parent.startswith("task.") else ""
+    return f"{path}: no such key{hint(name, known)}{add}"
+
+
+def _fields(schema: type) -> dict[str, Any]:
+    """Field -> annotation."""
+    hints = typing.get_type_hints(schema)
+    return {f.name: hints[f.name] for f in dataclasses.fields(schema)}
+
+
+def _dataclass(annotation: Any) -> type | None:
+    """The dataclass that an annotation is, or that it allows besides null."""
+    options = (annotation, *typing.get_args(annotation))
+    return next((o for o in options if isinstance(o, type) and dataclasses.is_dataclass(o)), None)
+
+
+def _annotation(path: str) -> Any:
+    """What the schema says about a path; None where it says nothing."""
+    annotation: Any = Config
+    for part in path.split(".") if path else ():
+        schema = _dataclass(annotation)
+        annotation = _fields(schema).get(part) if schema else None
+    return annotation
+
+
+def _all_paths(schema: type, prefix: str = "") -> Iterator[str]:
+    for name, annotation in _fields(schema).items():
+        yield prefix + name
+        if inner := _dataclass(annotation):
+            yield from _all_paths(inner, f"{prefix}{name}.")
+
+
+def _expected(path: str) -> str:
+    annotation = _annotation(path)
+    return "" if annotation is None else describe(annotation)
+
+
+def _overridden_value(path: str, overrides: Sequence[str]) -> str:
+    for override in overrides:
+        key, _, value = override.lstrip("+").partition("=")
+        if key == path:
+            return repr(value)
+    return ""
+
+
+def _first_unreachable(overrides: Sequence[str]) -> str:
+    keys = [o.partition("=")[0] for o in overrides]
+    return next((k for k in keys if k.startswith("task.events.")), ", ".join(keys))
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n")[0]
+
+
+def _one_line(error: object) -> str:
+    return " ".join(str(error).split())
