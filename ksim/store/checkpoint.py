@@ -223,10 +223,13 @@ def find(folder: Path, which: str | int, warn: Callable[[str], object]) -> Path:
     if name == "latest" or not found:
         return newest_valid(folder, warn)
     if name == "best":
-        best = read_best(folder)
-        problems = verify(folder / str(best.step)) if best else ["no checkpoint was judged yet"]
-        if best and not problems:
-            return folder / str(best.step)
+        try:
+            best = read_best(folder)
+            problems = verify(folder / str(best.step)) if best else ["none was judged yet"]
+            if best and not problems:
+                return folder / str(best.step)
+        except CheckpointError as error:
+            problems = [str(error)]
         warn(f"no best checkpoint: {'; '.join(problems)}; using the newest")
         return newest_valid(folder, warn)
     if re.fullmatch(r"#\d+", name) and 1 <= int(name[1:]) <= len(found):

@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import re
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -16,8 +17,11 @@ _PACKAGES = (
     "ksim", "jax", "jaxlib", "mujoco", "mujoco-mjx", "warp-lang", "equinox", "optax", "numpy", "hydra-core",
     "omegaconf", "hydra-submitit-launcher", "submitit", "wandb", "imageio", "imageio-ffmpeg",
 )  # fmt: skip
-# Settings that change what is computed or drawn; others may hold secrets.
-_ENVIRONMENT = ("XLA_", "JAX_", "PJRT_", "MUJOCO_", "CUDA_VISIBLE_DEVICES", "SLURM_", "OMP_NUM_THREADS")
+# Settings that change what is computed or drawn, and nothing that may be a secret.
+_ENVIRONMENT = re.compile(
+    r"(XLA|JAX|PJRT|MUJOCO|PYOPENGL|NVIDIA_TF32)_\w+|CUDA_VISIBLE_DEVICES|OMP_NUM_THREADS"
+    r"|SLURM_(JOB|ARRAY|CPUS|NTASKS|NNODES|RESTART|GPUS|MEM)\w*"
+)
 _DIFF_LIMIT = 200_000  # characters
 
 
@@ -35,7 +39,7 @@ def collect(extra: Mapping[str, Any] | None = None) -> dict[str, Any]:
         "user": os.environ.get("USER"),
         "cpu": {"model": _try(_cpu_model), "count": os.cpu_count(), "affinity": _try(_affinity)},
         "memory_bytes": _try(lambda: os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")),
-        "environment": {k: v for k, v in sorted(os.environ.items()) if k.startswith(_ENVIRONMENT)},
+        "environment": {k: v for k, v in sorted(os.environ.items()) if _ENVIRONMENT.fullmatch(k)},
     }
     return files.jsonable({**found, **(extra or {})})
 

@@ -81,7 +81,10 @@ class RunDir:
         Raises KsimError with the pid and host of the owner if there is one, in this process or another.
         """
         path = self.path / ".lock"
-        fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        except OSError as error:
+            raise KsimError(f"{self.path} cannot be used: {error.strerror}") from None
         try:
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -90,8 +93,10 @@ class RunDir:
             except OSError as error:
                 # Some cluster file systems are mounted without locks; a run there is better than none.
                 log.warning("%s cannot be locked (%s); make sure that no other process uses it", self.path, error)
-            os.ftruncate(fd, 0)
-            os.write(fd, json.dumps({"pid": os.getpid(), "host": files.host(), "since": files.now()}).encode())
+            owner = {"pid": os.getpid(), "host": files.host(), "since": files.now()}
+            with contextlib.suppress(OSError):  # on a full disk the lock holds all the same
+                os.ftruncate(fd, 0)
+                os.write(fd, json.dumps(owner).encode())
             yield
             with contextlib.suppress(OSError):
                 os.ftruncate(fd, 0)  # the file itself stays: removing it would let two processes lock two files

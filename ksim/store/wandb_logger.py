@@ -75,7 +75,7 @@ class WandbLogger:
             return wandb.init(
                 mode=mode,
                 id=self.run_id,
-                resume="allow",
+                resume="allow" if mode == "online" else None,  # offline there is nobody to ask
                 reinit="create_new",  # several trainings in one process each have their own
                 dir=run_dir,
                 project=project,
@@ -103,6 +103,7 @@ class WandbLogger:
             except Exception as error:
                 log.warning("wandb cannot be reached (%s); this run is logged offline (see `wandb sync`)", error)
                 mode = "offline"
+                self._guarded(_forget)
         if self._run is None:
             self._guarded(lambda: setattr(self, "_run", start(mode)))
         if self._run is not None:
@@ -150,6 +151,12 @@ def is_logged_in() -> bool | None:
         return wbauth.authenticate_session(host=host, source="ksim", prompt=False, update_session=False) is not None
     except Exception:  # not a public interface
         return None
+
+
+def _forget() -> None:
+    import wandb
+
+    wandb.teardown()  # wandb's service holds on to the id of a run that could not start
 
 
 def _read(record: Path) -> dict[str, Any]:

@@ -26,13 +26,15 @@ def _trees(value: float = 1.0) -> dict:
 
 
 def _same(a: Any, b: Any) -> None:
-    assert eqx.tree_equal(jax.tree_util.tree_structure(a), jax.tree_util.tree_structure(b))
-    for x, y in zip(jax.tree_util.tree_leaves(a), jax.tree_util.tree_leaves(b), strict=True):
+    structures: list[Any] = [jax.tree_util.tree_structure(tree) for tree in (a, b)]
+    assert structures[0] == structures[1]
+    pairs: Any = zip(jax.tree_util.tree_leaves(a), jax.tree_util.tree_leaves(b), strict=True)
+    for x, y in pairs:
         assert type(x) is type(y)
         if isinstance(x, jax.Array | np.ndarray | np.generic):
             assert x.dtype == y.dtype and x.shape == y.shape
             if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
-                x, y = jax.random.key_data(x), jax.random.key_data(y)
+                x, y = jax.random.key_data(jnp.asarray(x)), jax.random.key_data(jnp.asarray(y))
             assert np.asarray(x).tobytes() == np.asarray(y).tobytes()
         elif eqx.is_array_like(x):
             assert x == y
@@ -246,11 +248,13 @@ def test_find(tmp_path):
     assert checkpoint.find(tmp_path, "best", said.append).name == "30" and "no best" in said[0]
     checkpoint.write_best(tmp_path, 20, 0.5)
     assert checkpoint.read_best(tmp_path) == checkpoint.Best(20, 0.5)
-    names = {"best": "20", "latest": "30", "#1": "10", "#3": "30", "20": "20", 10: "10"}
+    names: dict[str | int, str] = {"best": "20", "latest": "30", "#1": "10", "#3": "30", "20": "20", 10: "10"}
     assert {which: checkpoint.find(tmp_path, which, said.append).name for which in names} == names
     for which in ("#4", "#0", "25", "newest"):
         with pytest.raises(CheckpointError, match="there are: best, latest, 10, 20, 30"):
             checkpoint.find(tmp_path, which, said.append)
+    (tmp_path / "best.json").write_text("{")
+    assert checkpoint.find(tmp_path, "best", said.append).name == "30" and "best.json is damaged" in said[-1]
 
 
 def test_a_full_disk_says_so_and_keeps_the_older_ones(tmp_path, monkeypatch):

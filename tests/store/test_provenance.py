@@ -31,10 +31,13 @@ def test_git_state(tmp_path):
     assert dirty["diff_cut"] and len(dirty["diff"]) == 200_000
 
 
-def test_collect_is_json_and_takes_extras(tmp_path):
+def test_collect_is_json_and_takes_extras(monkeypatch):
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    monkeypatch.setenv("SLURM_JWT", "secret")
     found = provenance.collect({"devices": ["cpu"], "threads": 2})
     assert json.loads(json.dumps(found, allow_nan=False)) == found
     assert found["packages"]["jax"] and found["devices"] == ["cpu"] and found["cpu"]["count"] >= 1
+    assert found["environment"]["SLURM_JOB_ID"] == "7" and "SLURM_JWT" not in found["environment"]
     assert found["command"] and found["host"] and found["python"].startswith(f"{sys.version_info.major}.")
 
 

@@ -4,6 +4,8 @@ import dataclasses
 import json
 import subprocess
 import sys
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,7 +13,7 @@ from ksim.errors import ConfigError, KsimError
 from ksim.store import files, status
 
 
-def _end(path, error: BaseException | None):
+def _end(path: Path, error: BaseException | None) -> Any:
     try:
         with status.StatusFile(path) as current:
             current.update(10)
