@@ -1,6 +1,7 @@
 """`provenance.json`: where a run came from. Nothing here can fail a run or start a JAX backend."""
 
 import json
+import logging
 import os
 import platform
 import re
@@ -12,6 +13,8 @@ from typing import Any
 
 import ksim.errors
 from ksim.store import files
+
+log = logging.getLogger(__name__)
 
 _PACKAGES = (
     "ksim", "jax", "jaxlib", "mujoco", "mujoco-mjx", "warp-lang", "equinox", "optax", "numpy", "hydra-core",
@@ -53,7 +56,10 @@ def write(path: Path, extra: Mapping[str, Any] | None = None) -> None:
         new = before
     except (OSError, ValueError, AttributeError):
         pass
-    files.write_atomic(path, files.json_bytes(new))
+    try:
+        files.write_atomic(path, files.json_bytes(new))
+    except OSError as error:
+        log.warning("%s cannot be written: %s", path, error)
 
 
 def git_state(folder: Path) -> dict[str, Any] | None:

@@ -104,6 +104,20 @@ def test_a_loaded_array_may_be_donated(tmp_path):
     assert float(step(step(x))[-1]) == 4097.0
 
 
+def test_a_loaded_state_compiles_nothing_anew(tmp_path):
+    def advance(state):
+        key, sub = jax.random.split(state["key"])
+        return {"key": key, "x": state["x"] + jax.random.normal(sub, (4,)), "n": state["n"] + 1}
+
+    step: Any = jax.jit(advance)
+    state = step({"key": jax.random.key(0), "x": jnp.zeros(4), "n": jnp.int32(0)})
+    compiled = step._cache_size()
+    checkpoint.save(tmp_path, 1, {"state": state}, {})
+    loaded = checkpoint.load(tmp_path / "1", {"state": state}).trees["state"]
+    _same(step(step(loaded)), step(step(state)))
+    assert step._cache_size() == compiled == 1
+
+
 def test_names_that_collide_are_told_apart(tmp_path):
     _round_trip(tmp_path, {"a.b": np.float32(1), "a": {"b": np.float32(2)}})
     _round_trip(tmp_path, {"__ksim__": np.float32(1)})
@@ -298,7 +312,7 @@ from ksim.store import checkpoint
 
 random.seed(0)
 folder = Path(sys.argv[1])
-step = 0
+step = leftovers = 0
 for _ in range(12):
     read, write = os.pipe()
     if (child := os.fork()) == 0:
@@ -318,6 +332,7 @@ for _ in range(12):
     while part := os.read(read, 4096):
         said += part
     step = max(step + 1, int.from_bytes(said[-8:], "little")) if said else step + 1
+    leftovers += any(folder.glob(".*"))
     damage = [checkpoint.verify(folder / str(s)) for s in checkpoint.steps(folder)]
     assert not any(damage), damage
     newest = checkpoint.newest_valid(folder, print)
@@ -326,6 +341,7 @@ for _ in range(12):
     assert (loaded.trees["tree_3"]["x"] == loaded.step).all()
     step = loaded.step
     print(step, len(said) // 8, [p.name for p in folder.iterdir()])
+assert leftovers > 3, "hardly any kill fell into a write"
 checkpoint.save(folder, step + 1, {}, {})
 assert not [p for p in folder.iterdir() if p.name.startswith(".")]
 """
