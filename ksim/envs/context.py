@@ -1,0 +1,171 @@
+"""What a term sees: one env at one instant, read only."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax.numpy as jnp
+import mujoco
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from ksim.envs.math import rotate_inverse
+from ksim.envs.scene import Scene
+from ksim.envs.state import EnvState
+from ksim.errors import ConfigError
+from ksim.physics.base import STATE_FIELDS, field_shape, float_dtype
+
+
+class Context:
+    """One env at one instant.
+
+    Every field of mjData is an attribute under MuJoCo's own name (`ctx.xpos`, `ctx.sensordata`, ...); an engine
+    computes and carries only those that terms read. Below are the quantities that robots are usually described by.
+
+    Attributes:
+        scene: names, ids and the robot's table.
+        action, prev_action: (a,) last action and the one before.
+        episode_step: env steps since the reset.
+        time_s: seconds since the reset.
+        max_episode_steps: env steps of a full episode, 0 where there is no limit.
+        terminated: the episode ends here in a state of its own; for rewards, which are computed after terminations.
+        truncated: the episode is cut here by a time limit; likewise.
+    """
+
+    def __init__(
+        self,
+        scene: Scene,
+        state: EnvState,
+        *,
+        step_dt: float,
+        max_episode_steps: int,
+        terminated: Bool[Array, ""] | bool = False,
+        truncated: Bool[Array, ""] | bool = False,
+    ):
+        self.scene = scene
+        self.state = state
+        self.step_dt = step_dt
+        self.max_episode_steps = max_episode_steps
+        self.terminated = jnp.asarray(terminated)
+        self.truncated = jnp.asarray(truncated)
+
+    def __getattr__(self, name: str) -> Array:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        physics = self.state.physics
+        if name in STATE_FIELDS:
+            return getattr(physics, name)
+        try:
+            return physics.fields[name]
+        except KeyError:
+            raise AttributeError(f"the context has no {name!r}: it is neither one of its own nor a field of mjData") from None
+
+    # The episode
+
+    @property
+    def action(self) -> Float[Array, " a"]:
+        return self.state.action
+
+    @property
+    def prev_action(self) -> Float[Array, " a"]:
+        return self.state.prev_action
+
+    @property
+    def episode_step(self) -> Int[Array, ""]:
+        return self.state.episode_step
+
+    @property
+    def time_s(self) -> Float[Array, ""]:
+        return self.state.episode_step * jnp.asarray(self.step_dt, float_dtype())
+
+    # The joints: hinges and slides, the actuated ones first, in the order of the actuators
+
+    @property
+    def joint_pos(self) -> Float[Array, " j"]:
+        """Positions of the joints, rad or m."""
+        return self.qpos[self.scene.joint_qpos_adr]
+
+    @property
+    def joint_vel(self) -> Float[Array, " j"]:
+        """Velocities of the joints, rad/s or m/s."""
+        return self.qvel[self.scene.joint_dof_adr]
+
+    @property
+    def joint_pos_rel(self) -> Float[Array, " j"]:
+        """Positions of the joints relative to the home pose, rad or m."""
+        return self.joint_pos - jnp.asarray(self.scene.home_joint_pos, self.qpos.dtype)
+
+    # The floating base
+
+    @property
+    def base_pos(self) -> Float[Array, " 3"]:
+        """Position of the base in the world, m."""
+        adr = self._base_adr(self.scene.base_qpos_adr)
+        return self.qpos[adr : adr + 3]
+
+    @property
+    def base_quat(self) -> Float[Array, " 4"]:
+        """Orientation of the base in the world, wxyz."""
+        adr = self._base_adr(self.scene.base_qpos_adr)
+        return self.qpos[adr + 3 : adr + 7]
+
+    @property
+    def base_lin_vel_w(self) -> Float[Array, " 3"]:
+        """Linear velocity of the base in the world frame, m/s."""
+        adr = self._base_adr(self.scene.base_dof_adr)
+        return self.qvel[adr : adr + 3]
+
+    @property
+    def base_lin_vel(self) -> Float[Array, " 3"]:
+        """Linear velocity of the base in its own frame, m/s."""
+        return rotate_inverse(self.base_quat, self.base_lin_vel_w)
+
+    @property
+    def base_ang_vel(self) -> Float[Array, " 3"]:
+        """Angular velocity of the base in its own frame, rad/s."""
+        adr = self._base_adr(self.scene.base_dof_adr)
+        return self.qvel[adr + 3 : adr + 6]
+
+    @property
+    def projected_gravity(self) -> Float[Array, " 3"]:
+        """Direction of gravity in the base's frame, a unit vector: (0, 0, -1) when upright."""
+        return rotate_inverse(self.base_quat, jnp.array([0.0, 0.0, -1.0], self.qpos.dtype))
+
+    def sensor(self, name: str) -> Float[Array, " n"]:
+        """Values of one sensor of the model, in MuJoCo's units.
+
+        Raises:
+            ConfigError: the model has no such sensor.
+        """
+        return self.sensordata[self.scene.sensor_slice(name)]
+
+    def model_field(self, name: str) -> Array:
+        """A field of mjModel: this env's value where an event randomizes it, else the compiled one."""
+        if name in self.state.model_fields:
+            return self.state.model_fields[name]
+        return jnp.asarray(getattr(self.scene.model, name), float_dtype())
+
+    def _base_adr(self, adr: int | None) -> int:
+        if adr is None:
+            raise ConfigError(f"robot {self.scene.robot.name!r} has no floating base")
+        return adr
+
+
+class RecordingFields(Mapping[str, Array]):
+    """Stands in for a state's derived fields while terms are traced once, and notes which of them they read."""
+
+    def __init__(self, model: mujoco.MjModel):
+        self._data = mujoco.MjData(model)
+        self.read: list[str] = []
+
+    def __getitem__(self, name: str) -> Array:
+        if not isinstance(getattr(self._data, name, None), np.ndarray):
+            raise KeyError(name)
+        if name not in self.read:
+            self.read.append(name)
+        return jnp.zeros(field_shape(self._data, name), float_dtype())
+
+    def __iter__(self) -> Any:
+        return iter(self.read)
+
+    def __len__(self) -> int:
+        return len(self.read)

@@ -1,0 +1,63 @@
+"""Events: what they write, and when they fire."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Int, PRNGKeyArray
+
+from ksim.envs.context import Context
+from ksim.envs.managers.call import call
+from ksim.envs.terms import Term
+from ksim.errors import ConfigError
+
+STATE_WRITES = ("qpos", "qvel", "act")
+
+
+class EventManager:
+    """Events of one env, by mode.
+
+    Attributes:
+        terms: the resolved terms.
+        model_fields: the mjModel fields that events write; each gets a value per env. Found by tracing.
+    """
+
+    def __init__(self, terms: dict[str, Term], step_dt: float):
+        self.terms = terms
+        self.step_dt = step_dt
+        self.model_fields: tuple[str, ...] = ()
+
+    def of_mode(self, mode: str) -> dict[str, Term]:
+        """The terms of one mode, in their order."""
+        return {name: term for name, term in self.terms.items() if term.settings.mode == mode}
+
+    def writes(self, term: Term, ctx: Context, key: PRNGKeyArray) -> dict[str, Array]:
+        """What an event writes, by name.
+
+        Raises:
+            ConfigError: it writes something that is neither state nor a field of mjModel.
+        """
+        writes = call(term, ctx, key)
+        for name in writes:
+            if name not in STATE_WRITES and not hasattr(ctx.scene.model, name):
+                raise ConfigError(
+                    f"{term.path}: writes {name!r}, which is neither one of {', '.join(STATE_WRITES)} "
+                    "nor a field of mjModel"
+                )
+        return writes
+
+    def declare(self, ctx: Context, key: PRNGKeyArray) -> None:
+        """Trace every event once and note the model fields that they write."""
+        found: list[str] = []
+        for term in self.terms.values():
+            for name in self.writes(term, ctx, key):
+                if name not in STATE_WRITES and name not in found:
+                    found.append(name)
+        self.model_fields = tuple(found)
+
+    def draw_timers(self, key: PRNGKeyArray) -> dict[str, Int[Array, ""]]:
+        """Env steps until each interval event fires next, at least 1."""
+        timers = {}
+        for i, (name, term) in enumerate(self.of_mode("interval").items()):
+            low, high = (t / self.step_dt for t in term.settings.interval_range_s)
+            steps = jax.random.uniform(jax.random.fold_in(key, i), (), minval=low, maxval=high)
+            timers[name] = jnp.maximum(jnp.round(steps).astype(jnp.int32), 1)
+        return timers

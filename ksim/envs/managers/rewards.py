@@ -1,0 +1,33 @@
+"""The weighted sum of the reward terms."""
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from ksim.envs.context import Context
+from ksim.envs.managers.call import call_scalar
+from ksim.envs.terms import Term
+
+
+class RewardManager:
+    """Rewards of one env.
+
+    Args:
+        terms: the resolved terms; those of weight 0 are not evaluated.
+        scale: factor of every term: `step_dt`, so that weights are rates per second, or 1.
+    """
+
+    def __init__(self, terms: dict[str, Term], scale: float):
+        self.terms = {name: term for name, term in terms.items() if term.settings.weight != 0}
+        self.scale = scale
+
+    def __call__(
+        self, ctx: Context
+    ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]], dict[str, Float[Array, ""]]]:
+        """The reward, its weighted terms, and which terms were not finite (those count as zero)."""
+        values, broken = {}, {}
+        for name, term in self.terms.items():
+            value = jnp.asarray(call_scalar(term, ctx), ctx.qpos.dtype)
+            finite = jnp.isfinite(value)
+            values[name] = jnp.where(finite, value, 0.0) * (term.settings.weight * self.scale)
+            broken[name] = 1.0 - finite
+        return sum(values.values(), start=jnp.zeros((), ctx.qpos.dtype)), values, broken

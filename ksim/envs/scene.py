@@ -1,0 +1,218 @@
+"""The compiled model of a task and the names in it, resolved to ids once."""
+
+import difflib
+import re
+from collections.abc import Mapping, Sequence
+from functools import cached_property, lru_cache
+
+import mujoco
+import numpy as np
+
+from ksim.config import ManagerBasedRlEnvCfg, SimCfg
+from ksim.errors import ConfigError
+from ksim.robots import Robot, load
+from ksim.robots.actuators import Control, add_actuators
+
+_INTEGRATORS = {
+    "euler": mujoco.mjtIntegrator.mjINT_EULER,
+    "rk4": mujoco.mjtIntegrator.mjINT_RK4,
+    "implicit": mujoco.mjtIntegrator.mjINT_IMPLICIT,
+    "implicitfast": mujoco.mjtIntegrator.mjINT_IMPLICITFAST,
+}
+_SOLVERS = {"newton": mujoco.mjtSolver.mjSOL_NEWTON, "cg": mujoco.mjtSolver.mjSOL_CG}
+_CONES = {"pyramidal": mujoco.mjtCone.mjCONE_PYRAMIDAL, "elliptic": mujoco.mjtCone.mjCONE_ELLIPTIC}
+
+
+class Scene:
+    """A robot in a world: the compiled model, and where the robot's parts lie in it.
+
+    Joints here are the hinges and slides: the actuated ones first, in the order of the actuators, then the passive.
+
+    Attributes:
+        robot: the robot's table.
+        model: the compiled MuJoCo model.
+        home_qpos: (nq,) the robot's home pose; props keep the model's `qpos0`.
+        joint_names: (j,) names of the joints; num_actuated of them are actuated.
+        joint_ids: (j,) their ids in the model; joint_qpos_adr where they lie in `qpos`, joint_dof_adr in `qvel`.
+        home_joint_pos: (j,) home position of each joint, rad or m.
+    """
+
+    def __init__(self, robot: Robot, model: mujoco.MjModel):
+        self.robot = robot
+        self.model = model
+        scalar = (mujoco.mjtJoint.mjJNT_HINGE, mujoco.mjtJoint.mjJNT_SLIDE)
+        passive = [model.joint(j).name for j in range(model.njnt) if model.jnt_type[j] in scalar]
+        self.joint_names = (*robot.joint_names, *(name for name in passive if name not in robot.joint_names))
+        self.num_actuated = len(robot.joint_names)
+        self.joint_ids = np.array([model.joint(name).id for name in self.joint_names])
+        self.joint_qpos_adr = model.jnt_qposadr[self.joint_ids]
+        self.joint_dof_adr = model.jnt_dofadr[self.joint_ids]
+        self.home_qpos = np.array(model.qpos0)
+        self.home_qpos[: len(robot.home_qpos)] = robot.home_qpos
+        self.home_joint_pos = self.home_qpos[self.joint_qpos_adr]
+
+    @cached_property
+    def base_qpos_adr(self) -> int | None:
+        """Where the floating base's seven positions start in `qpos`; None for a robot with a fixed base."""
+        joint = self._free_joint
+        return None if joint is None else int(self.model.jnt_qposadr[joint])
+
+    @cached_property
+    def base_dof_adr(self) -> int | None:
+        """Where the floating base's six velocities start in `qvel`; None for a robot with a fixed base."""
+        joint = self._free_joint
+        return None if joint is None else int(self.model.jnt_dofadr[joint])
+
+    @cached_property
+    def _free_joint(self) -> int | None:
+        body = self.model.body(self.robot.base_body)
+        ids = [j for j in range(body.jntadr[0], body.jntadr[0] + body.jntnum[0]) if body.jntadr[0] >= 0]
+        free = [j for j in ids if self.model.jnt_type[j] == mujoco.mjtJoint.mjJNT_FREE]
+        return free[0] if free else None
+
+    def find_joints(self, pattern: str | Sequence[str], *, actuated: bool = False) -> np.ndarray:
+        """Indices of the joints whose whole name matches a regex (or one of several).
+
+        Args:
+            pattern: one regex or several.
+            actuated: look among the actuated joints only.
+
+        Raises:
+            ConfigError: nothing matches.
+        """
+        names = self.joint_names[: self.num_actuated] if actuated else self.joint_names
+        return _match(_as_tuple(pattern), tuple(names), "actuated joint" if actuated else "joint")
+
+    def find(self, kind: str, pattern: str | Sequence[str]) -> np.ndarray:
+        """Ids of the bodies, geoms, sites or sensors whose whole name matches a regex (or one of several).
+
+        Args:
+            kind: `body`, `geom`, `site` or `sensor`.
+            pattern: one regex or several.
+
+        Raises:
+            ConfigError: nothing matches.
+        """
+        count = {"body": "nbody", "geom": "ngeom", "site": "nsite", "sensor": "nsensor"}[kind]
+        names = tuple(getattr(self.model, kind)(i).name for i in range(getattr(self.model, count)))
+        return _match(_as_tuple(pattern), names, kind)
+
+    def sensor_slice(self, name: str) -> slice:
+        """Where one sensor's values lie in `sensordata`.
+
+        Raises:
+            ConfigError: the model has no such sensor.
+        """
+        sensor = self.model.sensor(int(self.find("sensor", re.escape(name))[0]))
+        return slice(int(sensor.adr[0]), int(sensor.adr[0] + sensor.dim[0]))
+
+
+def build_scene(
+    cfg: ManagerBasedRlEnvCfg, control: Mapping[str, Control] | None = None, *, visual: bool = False
+) -> Scene:
+    """Compile a task's world.
+
+    Args:
+        cfg: the task.
+        control: how each actuated joint is driven; joints that are not named hold their position.
+        visual: keep the geoms that are there to be looked at only. Stepping is faster without them; `qpos` is the
+            same with and without, but geom ids are not.
+
+    Raises:
+        ConfigError: the robot or its MJCF does not load.
+    """
+    robot = load(cfg.scene.robot, cfg.scene.mjcf)
+    spec = robot.spec
+    add_actuators(spec, robot, control or {})
+    if cfg.scene.terrain == "plane":
+        _add_floor(spec)
+    _add_lights(spec)
+    _set_options(spec, cfg.sim)
+    spec.compiler.discardvisual = not visual
+    try:
+        model = spec.compile()
+    except ValueError as error:
+        raise ConfigError(f"task.scene.robot: MuJoCo cannot compile {robot.name!r}: {error}") from None
+    return Scene(robot, model)
+
+
+def _add_floor(spec: mujoco.MjSpec) -> None:
+    spec.add_texture(
+        name="floor",
+        type=mujoco.mjtTexture.mjTEXTURE_2D,
+        builtin=mujoco.mjtBuiltin.mjBUILTIN_CHECKER,
+        rgb1=[0.80, 0.83, 0.86],
+        rgb2=[0.72, 0.76, 0.80],
+        width=300,
+        height=300,
+    )
+    textures = [""] * mujoco.mjtTextureRole.mjNTEXROLE
+    textures[mujoco.mjtTextureRole.mjTEXROLE_RGB] = "floor"
+    spec.add_material(name="floor", textures=textures, texrepeat=[2, 2], texuniform=True, reflectance=0.05)
+    # contype 1 meets the conaffinity 1 of feet and props; conaffinity 0 keeps everything else out.
+    spec.worldbody.add_geom(
+        name="floor",
+        type=mujoco.mjtGeom.mjGEOM_PLANE,
+        size=[0, 0, 0.05],
+        material="floor",
+        contype=1,
+        conaffinity=0,
+        condim=3,
+    )
+
+
+def _add_lights(spec: mujoco.MjSpec) -> None:
+    spec.worldbody.add_light(
+        name="sun",
+        type=mujoco.mjtLightType.mjLIGHT_DIRECTIONAL,
+        pos=[0, 0, 4],
+        dir=[0.3, 0.5, -1],
+        diffuse=[0.7, 0.7, 0.7],
+    )
+    spec.visual.headlight.ambient = [0.35, 0.35, 0.35]
+    spec.visual.headlight.diffuse = [0.4, 0.4, 0.4]
+    spec.add_texture(
+        name="sky",
+        type=mujoco.mjtTexture.mjTEXTURE_SKYBOX,
+        builtin=mujoco.mjtBuiltin.mjBUILTIN_GRADIENT,
+        rgb1=[0.95, 0.97, 1.0],
+        rgb2=[0.65, 0.75, 0.88],
+        width=256,
+        height=256,
+    )
+
+
+def _set_options(spec: mujoco.MjSpec, sim: SimCfg) -> None:
+    option = spec.option
+    option.timestep = sim.timestep
+    option.integrator = _INTEGRATORS[sim.integrator]
+    option.solver = _SOLVERS[sim.solver]
+    option.cone = _CONES[sim.cone]
+    option.iterations = sim.iterations
+    option.ls_iterations = sim.ls_iterations
+    option.impratio = sim.impratio
+    # A diverged state must stay visible to the NaN guard: C MuJoCo would silently put the robot back to qpos0.
+    option.disableflags |= mujoco.mjtDisableBit.mjDSBL_AUTORESET
+    # Implicit damping of the Euler integrator costs a factorization; no robot here has joint damping.
+    if sim.integrator == "euler":
+        option.disableflags |= mujoco.mjtDisableBit.mjDSBL_EULERDAMP
+
+
+def _as_tuple(pattern: str | Sequence[str]) -> tuple[str, ...]:
+    return (pattern,) if isinstance(pattern, str) else tuple(pattern)
+
+
+@lru_cache(maxsize=1024)
+def _match(patterns: tuple[str, ...], names: tuple[str, ...], kind: str) -> np.ndarray:
+    found: set[int] = set()
+    for pattern in patterns:
+        try:
+            ids = [i for i, name in enumerate(names) if name and re.fullmatch(pattern, name)]
+        except re.error as error:
+            raise ConfigError(f"{kind} pattern {pattern!r} is not a regular expression: {error}") from None
+        if not ids:
+            close = difflib.get_close_matches(pattern, names, n=1)
+            hint = f" (did you mean {close[0]!r}?)" if close else ""
+            raise ConfigError(f"no {kind} matches {pattern!r}{hint}; there are: {', '.join(n for n in names if n)}")
+        found.update(ids)
+    return np.array(sorted(found))

@@ -1,0 +1,74 @@
+"""What an environment carries from step to step, and what a step returns."""
+
+import equinox as eqx
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+
+from ksim.physics import PhysicsState
+
+Obs = dict[str, Float[Array, "E n"]]
+
+
+class EnvState(eqx.Module):
+    """The carry of E envs (of one, inside `vmap`).
+
+    Attributes:
+        physics: integration state and the derived fields that terms read.
+        model_fields: values per env of randomized mjModel fields, by name.
+        key: (E,) random stream of each env; resetting one env advances no other.
+        episode_step: (E,) env steps since the reset; time is derived from it.
+        action, prev_action: (E, a) the last action and the one before, as the policy gave them.
+        timers: env steps until an interval event fires next, by term, each (E,).
+        episode: sums over the running episode, by log name, each (E,).
+        offender: the first state that the NaN guard caught in this run, before the step that broke it.
+    """
+
+    physics: PhysicsState
+    model_fields: dict[str, Array]
+    key: PRNGKeyArray
+    episode_step: Int[Array, " E"]
+    action: Float[Array, "E a"]
+    prev_action: Float[Array, "E a"]
+    timers: dict[str, Int[Array, " E"]]
+    episode: dict[str, Float[Array, " E"]]
+    offender: "Offender"
+
+
+class Offender(eqx.Module):
+    """One env's state and controls just before a step that diverged; `found` is false until there is one."""
+
+    found: Bool[Array, ""]
+    qpos: Float[Array, " nq"]
+    qvel: Float[Array, " nv"]
+    act: Float[Array, " na"]
+    qacc_warmstart: Float[Array, " nv"]
+    ctrl: Float[Array, " nu"]
+
+
+class StepOutput(eqx.Module):
+    """What `Env.step` returns for E envs.
+
+    Attributes:
+        obs: the next observation, of a fresh episode where the env is done; by group, each (E, n).
+        terminal_obs: the true next observation, before any reset; equal to `obs` where the env goes on, noise aside.
+        reward: (E,) the sum of the weighted reward terms.
+        terminated: (E,) the episode ended in a state of its own (a fall, say): there is no value after it.
+        truncated: (E,) a time limit cut the episode: the learner bootstraps from `terminal_obs`.
+        ends: (E,) each termination term's verdict.
+        episode: (E,) the running episode so far, this step included, by name: `return`, `length` (env steps),
+            `reward/<term>` (per second), `metric/<name>`.
+        log: sums of these over the episodes that ended with this step, scalars; see `ksim.envs.log`.
+    """
+
+    obs: Obs
+    terminal_obs: Obs
+    reward: Float[Array, " E"]
+    terminated: Bool[Array, " E"]
+    truncated: Bool[Array, " E"]
+    ends: dict[str, Bool[Array, " E"]]
+    episode: dict[str, Float[Array, " E"]]
+    log: dict[str, Float[Array, ""]]
+
+    @property
+    def done(self) -> Bool[Array, " E"]:
+        """Envs whose episode ended with this step."""
+        return self.terminated | self.truncated

@@ -1,0 +1,112 @@
+"""Action terms: from the policy's numbers to the targets of the actuators.
+
+An action term is a function of the scene that returns a `JointAction`: which joints it drives, how, and the map
+from action to control. The actuator itself (PD gains, torque limit) is MuJoCo's, from the robot's table.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from ksim.envs.context import Context
+from ksim.envs.scene import Scene
+from ksim.errors import ConfigError
+from ksim.robots.actuators import Control
+
+Scale = float | dict[str, float]
+
+
+@dataclass(frozen=True)
+class JointAction:
+    """An affine map from action to control: offset + scale * action, clipped.
+
+    Attributes:
+        control: what the joints' actuators track: position, velocity or effort.
+        joints_a: (a,) which actuated joints, as indices.
+        scale_a: (a,) control units per action unit.
+        offset_a: (a,) control of a zero action.
+        lower_a, upper_a: (a,) bounds of the control.
+        relative: the measured joint position is added: the action is a change.
+    """
+
+    control: Control
+    joints_a: np.ndarray
+    scale_a: np.ndarray
+    offset_a: np.ndarray
+    lower_a: np.ndarray
+    upper_a: np.ndarray
+    relative: bool = False
+
+    def __call__(self, ctx: Context, action_a: Float[Array, " a"]) -> Float[Array, " a"]:
+        """Controls of the term's joints, in actuator units."""
+        offset_a = ctx.joint_pos[self.joints_a] if self.relative else self.offset_a
+        return jnp.clip(offset_a + self.scale_a * action_a, self.lower_a, self.upper_a)
+
+
+def joint_position(
+    scene: Scene, *, joints: str = ".*", scale: Scale = 0.5, scale_by_strength: bool = False, soft_limit: float = 1.0
+) -> JointAction:
+    """Position targets around the home pose: home + scale * action, within the joints' ranges.
+
+    Args:
+        scene: the task's scene.
+        joints: regex of the joints' names.
+        scale: rad of target per action unit, one number or one by regex.
+        scale_by_strength: multiply by torque limit / kp, the offset at which a joint's PD torque saturates, so that
+            one action unit asks for `scale` times the full torque of every joint.
+        soft_limit: part of each joint's range, about its middle, that targets may use.
+    """
+    ids = scene.find_joints(joints, actuated=True)
+    scale_a = _per_joint(scene, ids, scale)
+    if scale_by_strength:
+        scale_a = scale_a * (scene.robot.torque_limit_u / scene.robot.kp_u)[ids]
+    middle, half = _range(scene, ids)
+    lower, upper = middle - soft_limit * half, middle + soft_limit * half
+    return JointAction("position", ids, scale_a, scene.home_joint_pos[ids], lower, upper)
+
+
+def relative_joint_position(scene: Scene, *, joints: str = ".*", scale: Scale = 0.1) -> JointAction:
+    """Position targets relative to the measured positions: joint position + scale * action, within the ranges."""
+    ids = scene.find_joints(joints, actuated=True)
+    middle, half = _range(scene, ids)
+    zeros = np.zeros(len(ids))
+    return JointAction("position", ids, _per_joint(scene, ids, scale), zeros, middle - half, middle + half, True)
+
+
+def joint_velocity(scene: Scene, *, joints: str = ".*", scale: Scale = 1.0) -> JointAction:
+    """Velocity targets: scale * action, rad/s or m/s."""
+    return _direct(scene, "velocity", joints, scale, np.full(scene.num_actuated, np.inf))
+
+
+def joint_effort(scene: Scene, *, joints: str = ".*", scale: Scale = 1.0) -> JointAction:
+    """Torques or forces: scale * action, N m or N, within the actuators' limits."""
+    return _direct(scene, "effort", joints, scale, scene.robot.torque_limit_u)
+
+
+def _direct(scene: Scene, control: Control, joints: str, scale: Scale, limit_u: np.ndarray) -> JointAction:
+    ids = scene.find_joints(joints, actuated=True)
+    return JointAction(control, ids, _per_joint(scene, ids, scale), np.zeros(len(ids)), -limit_u[ids], limit_u[ids])
+
+
+def _per_joint(scene: Scene, ids: np.ndarray, scale: Scale) -> np.ndarray:
+    """One factor a joint; of several patterns that match a joint, the last one wins."""
+    if not isinstance(scale, Mapping):
+        return np.full(len(ids), float(scale))
+    scale_u = np.full(scene.num_actuated, np.nan)
+    for pattern, value in scale.items():
+        scale_u[scene.find_joints(pattern, actuated=True)] = value
+    missing = [scene.joint_names[i] for i in ids if np.isnan(scale_u[i])]
+    if missing:
+        raise ConfigError(f"scale: no pattern matches {', '.join(missing)}")
+    return scale_u[ids]
+
+
+def _range(scene: Scene, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Middle and half width of the joints' ranges; infinitely wide where a joint has no limit."""
+    joints = scene.joint_ids[ids]
+    lower, upper = scene.model.jnt_range[joints].T
+    limited = scene.model.jnt_limited[joints].astype(bool)
+    return np.where(limited, (lower + upper) / 2, 0.0), np.where(limited, (upper - lower) / 2, np.inf)

@@ -1,0 +1,78 @@
+"""How an observation changes when the robot is mirrored left to right (through its x-z plane).
+
+A term declares it with a decorator, so that a learner can use the robot's symmetry:
+
+    @mirrors_as("axial")
+    def base_ang_vel(ctx): ...
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, TypeVar
+
+import numpy as np
+
+from ksim.envs.scene import Scene
+
+# polar: a vector such as a velocity; axial: one such as an angular velocity; joints and action: by the robot's
+# mirror map; even: stays as it is.
+Kind = Literal["polar", "axial", "joints", "action", "even"]
+F = TypeVar("F", bound=Callable)
+
+_SIGNS = {"polar": (1.0, -1.0, 1.0), "axial": (-1.0, 1.0, -1.0)}
+
+
+@dataclass(frozen=True)
+class SignedPermutation:
+    """The mirrored vector is `sign * x[..., index]`; applied twice it gives `x` again.
+
+    Attributes:
+        index: (n,) which element comes here.
+        sign: (n,) +1 or -1.
+    """
+
+    index: np.ndarray
+    sign: np.ndarray
+
+    def __call__(self, x):
+        return x[..., self.index] * self.sign
+
+
+def mirrors_as(kind: Kind) -> Callable[[F], F]:
+    """Declare how a term's value is mirrored."""
+
+    def decorate(function: F) -> F:
+        function.mirrors_as = kind  # type: ignore[attr-defined]
+        return function
+
+    return decorate
+
+
+def concatenated(parts: list[SignedPermutation]) -> SignedPermutation:
+    """The permutation of vectors that are concatenated."""
+    offsets = np.cumsum([0, *(len(p.index) for p in parts)])[:-1]
+    index = [p.index + offset for p, offset in zip(parts, offsets, strict=True)]
+    return SignedPermutation(np.concatenate(index), np.concatenate([p.sign for p in parts]))
+
+
+def of_joints(scene: Scene, joints_u: np.ndarray) -> SignedPermutation | None:
+    """How values of these joints (indices into the actuated joints) are mirrored among themselves.
+
+    None where the robot has no mirror map, or where a joint's partner is not among them.
+    """
+    mirror = scene.robot.mirror
+    if mirror is None:
+        return None
+    position = {int(joint): i for i, joint in enumerate(joints_u)}
+    partners = [position.get(int(mirror.joint_index_u[joint])) for joint in joints_u]
+    if any(partner is None for partner in partners):
+        return None
+    return SignedPermutation(np.array(partners), np.asarray(mirror.joint_sign_u[joints_u], np.float32))
+
+
+def of_vector(kind: Kind, size: int) -> SignedPermutation:
+    """How a vector in the base's frame, or a value that stays as it is, is mirrored."""
+    sign = _SIGNS.get(kind, (1.0,) * size)
+    if len(sign) != size:
+        raise ValueError(f"a value that mirrors as {kind!r} has 3 elements, not {size}")
+    return SignedPermutation(np.arange(size), np.array(sign, np.float32))

@@ -1,0 +1,66 @@
+"""Observation terms: what a policy or a critic sees of one env."""
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from ksim.envs.context import Context
+from ksim.mdp.mirror import mirrors_as
+
+
+@mirrors_as("polar")
+def base_lin_vel(ctx: Context) -> Float[Array, " 3"]:
+    """Linear velocity of the base in its own frame, m/s. A robot does not measure it: give it to the critic."""
+    return ctx.base_lin_vel
+
+
+@mirrors_as("axial")
+def base_ang_vel(ctx: Context) -> Float[Array, " 3"]:
+    """Angular velocity of the base in its own frame, rad/s."""
+    return ctx.base_ang_vel
+
+
+@mirrors_as("polar")
+def projected_gravity(ctx: Context) -> Float[Array, " 3"]:
+    """Direction of gravity in the base's frame: (0, 0, -1) when upright."""
+    return ctx.projected_gravity
+
+
+@mirrors_as("even")
+def base_height(ctx: Context) -> Float[Array, " 1"]:
+    """Height of the base above the floor's zero, m."""
+    return ctx.base_pos[2:3]
+
+
+@mirrors_as("joints")
+def joint_pos(ctx: Context, *, joints: str = ".*") -> Float[Array, " n"]:
+    """Positions of the joints relative to the home pose, rad or m."""
+    return ctx.joint_pos_rel[ctx.scene.find_joints(joints)]
+
+
+@mirrors_as("joints")
+def joint_vel(ctx: Context, *, joints: str = ".*") -> Float[Array, " n"]:
+    """Velocities of the joints, rad/s or m/s."""
+    return ctx.joint_vel[ctx.scene.find_joints(joints)]
+
+
+def joint_pos_cos_sin(ctx: Context, *, joints: str = ".*") -> Float[Array, " 2n"]:
+    """Cosines, then sines of the joints' angles, for joints that turn without a limit."""
+    angle = ctx.joint_pos[ctx.scene.find_joints(joints)]
+    return jnp.concatenate([jnp.cos(angle), jnp.sin(angle)])
+
+
+@mirrors_as("action")
+def last_action(ctx: Context) -> Float[Array, " a"]:
+    """The action that led here, as the policy gave it; zeros after a reset."""
+    return ctx.action
+
+
+@mirrors_as("joints")
+def actuator_force(ctx: Context, *, joints: str = ".*") -> Float[Array, " n"]:
+    """Torque or force of the joints' actuators in the last substep, N m or N."""
+    return ctx.actuator_force[ctx.scene.find_joints(joints, actuated=True)]
+
+
+def sensor(ctx: Context, *, name: str) -> Float[Array, " n"]:
+    """Values of one sensor of the model, in MuJoCo's units."""
+    return ctx.sensor(name)

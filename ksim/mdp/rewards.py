@@ -1,0 +1,85 @@
+"""Reward terms: one small function of one env at one instant, larger is better; the weight gives the sign."""
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from ksim.envs.context import Context
+
+
+def alive(ctx: Context) -> Float[Array, ""]:
+    """1 while the episode goes on, 0 in the step that terminates it."""
+    return 1.0 - ctx.terminated
+
+
+def terminated(ctx: Context) -> Float[Array, ""]:
+    """1 in the step that terminates the episode; a penalty with a negative weight."""
+    return 1.0 * ctx.terminated
+
+
+def upright(ctx: Context, *, std: float = 0.3) -> Float[Array, ""]:
+    """How well the base points up, in (0, 1]: exp(-|g_xy|^2 / std^2), g the gravity direction in the base frame."""
+    return jnp.exp(-jnp.sum(jnp.square(ctx.projected_gravity[:2])) / std**2)
+
+
+def base_height(ctx: Context, *, target: float, std: float = 0.1) -> Float[Array, ""]:
+    """How close the base is to a height, in (0, 1]: exp(-(z - target)^2 / std^2), m."""
+    return jnp.exp(-jnp.square(ctx.base_pos[2] - target) / std**2)
+
+
+def still(ctx: Context, *, std: float = 0.5) -> Float[Array, ""]:
+    """How slowly the base moves over the floor, in (0, 1]: exp(-|v_xy|^2 / std^2), m/s."""
+    return jnp.exp(-jnp.sum(jnp.square(ctx.base_lin_vel_w[:2])) / std**2)
+
+
+def base_ang_vel_xy(ctx: Context) -> Float[Array, ""]:
+    """Squared roll and pitch rate of the base, rad^2/s^2."""
+    return jnp.sum(jnp.square(ctx.base_ang_vel[:2]))
+
+
+def base_yaw_rate(ctx: Context) -> Float[Array, ""]:
+    """Squared yaw rate of the base, rad^2/s^2."""
+    return jnp.square(ctx.base_ang_vel[2])
+
+
+def posture(ctx: Context, *, joints: str = ".*", std: float = 0.3) -> Float[Array, ""]:
+    """How close joints are to the home pose, in (0, 1]: exp(-mean((q - q_home)^2) / std^2), rad."""
+    error = ctx.joint_pos_rel[ctx.scene.find_joints(joints)]
+    return jnp.exp(-jnp.mean(jnp.square(error)) / std**2)
+
+
+def joint_deviation(ctx: Context, *, joints: str = ".*") -> Float[Array, ""]:
+    """Sum of squared distances of joints from the home pose, rad^2."""
+    return jnp.sum(jnp.square(ctx.joint_pos_rel[ctx.scene.find_joints(joints)]))
+
+
+def joint_vel(ctx: Context, *, joints: str = ".*") -> Float[Array, ""]:
+    """Sum of squared joint velocities, rad^2/s^2."""
+    return jnp.sum(jnp.square(ctx.joint_vel[ctx.scene.find_joints(joints)]))
+
+
+def action_rate(ctx: Context) -> Float[Array, ""]:
+    """Sum of squared changes of the action since the last env step, action units."""
+    return jnp.sum(jnp.square(ctx.action - ctx.prev_action))
+
+
+def action_size(ctx: Context) -> Float[Array, ""]:
+    """Sum of squared actions, action units."""
+    return jnp.sum(jnp.square(ctx.action))
+
+
+def torque(ctx: Context, *, joints: str = ".*") -> Float[Array, ""]:
+    """Mean of squared actuator torques as parts of their limits, in [0, 1]."""
+    ids = ctx.scene.find_joints(joints, actuated=True)
+    return jnp.mean(jnp.square(ctx.actuator_force[ids] / ctx.scene.robot.torque_limit_u[ids]))
+
+
+def joint_near(ctx: Context, *, joints: str, target: float = 0.0, std: float = 1.0) -> Float[Array, ""]:
+    """How close joints are to a position, in (0, 1]: exp(-mean((q - target)^2) / std^2), rad or m."""
+    error = ctx.joint_pos[ctx.scene.find_joints(joints)] - target
+    return jnp.exp(-jnp.mean(jnp.square(error)) / std**2)
+
+
+def pole_upright(ctx: Context, *, joint: str) -> Float[Array, ""]:
+    """How upright a pole stands on its hinge, in [0, 1]: (1 + cos(angle)) / 2."""
+    angle = ctx.joint_pos[ctx.scene.find_joints(joint)]
+    return jnp.mean(1.0 + jnp.cos(angle)) / 2.0

@@ -1,0 +1,102 @@
+"""What the environment asks of a physics engine.
+
+An engine is a pair of pure functions over a flat env axis, callable inside `jit` and `scan`. The state that
+crosses between calls is slim: the integration state and the few derived fields that terms read.
+"""
+
+from collections.abc import Mapping
+from typing import Protocol
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import mujoco
+import numpy as np
+from jaxtyping import Array, Bool, Float
+
+# Fields of mjData that the carry holds in any case; terms read them without declaring anything.
+STATE_FIELDS = ("qpos", "qvel", "act", "qacc_warmstart")
+
+# Derived fields that an engine computes in the acceleration stage: after a step they are those of the last
+# substep, whereas position and velocity fields belong to the new state.
+ACCELERATION_FIELDS = frozenset({"qacc", "actuator_force", "qfrc_actuator", "qfrc_constraint"})
+
+
+class PhysicsState(eqx.Module):
+    """The state of E envs (or of one, inside `vmap`).
+
+    Attributes:
+        qpos: (E, nq) positions, m and quaternion (wxyz) for the floating base, rad or m for joints.
+        qvel: (E, nv) velocities; a free joint's linear part is in the world frame, its angular part in the body's.
+        act: (E, na) actuator activations.
+        qacc_warmstart: (E, nv) the constraint solver's start.
+        fields: derived fields of mjData by MuJoCo's name, each (E, ...), only those that terms read.
+    """
+
+    qpos: Float[Array, "E nq"]
+    qvel: Float[Array, "E nv"]
+    act: Float[Array, "E na"]
+    qacc_warmstart: Float[Array, "E nv"]
+    fields: dict[str, Array]
+
+
+class Physics(Protocol):
+    """An engine, built for one model and one set of derived fields."""
+
+    model: mujoco.MjModel
+    fields: tuple[str, ...]
+
+    def step(
+        self, state: PhysicsState, model_fields: Mapping[str, Array], ctrl_ESu: Float[Array, "E S nu"]
+    ) -> PhysicsState:
+        """Advance E envs by S substeps, substep s with the controls `ctrl_ESu[:, s]`.
+
+        Position and velocity fields of the result belong to the new state, acceleration-stage fields
+        (`ACCELERATION_FIELDS`, force and contact sensors) to the last substep. An env in which the engine
+        failed comes back with NaN in `qpos`.
+
+        Args:
+            state: the envs.
+            model_fields: values per env of mjModel fields, by name, each (E, ...); other fields are the model's.
+            ctrl_ESu: controls of each substep, in the units of the actuators.
+        """
+        ...
+
+    def forward(
+        self,
+        state: PhysicsState,
+        model_fields: Mapping[str, Array],
+        ctrl_Eu: Float[Array, "E nu"],
+        mask_E: Bool[Array, " E"],
+    ) -> PhysicsState:
+        """Recompute every derived field by a full forward pass, as `mj_forward`, in the envs of `mask_E` only."""
+        ...
+
+
+def float_dtype() -> np.dtype:
+    """The float type of the carry: float32, or float64 where JAX runs with 64 bits."""
+    return np.dtype(jax.dtypes.canonicalize_dtype(np.float64))
+
+
+def initial_state(model: mujoco.MjModel, fields: tuple[str, ...], num_envs: int) -> PhysicsState:
+    """The model's `qpos0` at rest in `num_envs` envs, derived fields zero until the first `forward`."""
+    data = mujoco.MjData(model)
+    dtype = float_dtype()
+
+    def tile(value: np.ndarray) -> Array:
+        return jnp.broadcast_to(jnp.asarray(value, dtype), (num_envs, *value.shape))
+
+    zeros = {name: jnp.zeros((num_envs, *field_shape(data, name)), dtype) for name in fields}
+    return PhysicsState(tile(model.qpos0), tile(data.qvel), tile(data.act), tile(data.qvel), zeros)
+
+
+def field_shape(data: mujoco.MjData, name: str) -> tuple[int, ...]:
+    """Shape of a derived field of one env, matrices as MJX gives them: (n, 3, 3).
+
+    Raises:
+        AttributeError: mjData has no such array field.
+    """
+    value = getattr(data, name, None)
+    if not isinstance(value, np.ndarray):
+        raise AttributeError(f"mjData has no array field {name!r}")
+    return (value.shape[0], 3, 3) if name.endswith("xmat") or name == "ximat" else value.shape

@@ -1,0 +1,151 @@
+"""C MuJoCo stepped by a thread pool (`mujoco.batch.Batch`), called from inside the jitted program.
+
+The callback depends on its arguments alone: each call writes the whole integration state and every per-env
+model field before it runs, so two trainings may share an engine, and a resume is exact. Inside the callback
+only NumPy is used: a JAX operation there can deadlock (jax issue 24255).
+"""
+
+import os
+import threading
+from collections.abc import Callable, Mapping, Sequence
+
+import jax
+import mujoco
+import numpy as np
+from jaxtyping import Array, Bool, Float
+from mujoco.batch import MODEL_FIELDS, Batch, SimulationError
+
+from ksim.errors import KsimError
+from ksim.physics.base import PhysicsState, field_shape, float_dtype
+
+_STAGE_VEL = mujoco.mjtStage.mjSTAGE_VEL.value
+_STAGE_NONE = mujoco.mjtStage.mjSTAGE_NONE.value
+_STAGE_ACC = mujoco.mjtStage.mjSTAGE_ACC.value
+
+
+def default_threads() -> int:
+    """The CPUs that this process may use: its affinity mask, so that a cluster job never takes the whole node."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+class BatchPhysics:
+    """The `mujoco` engine.
+
+    Args:
+        model: the compiled model.
+        fields: names of the derived mjData fields to return.
+        threads: size of the thread pool; None for `default_threads()`.
+    """
+
+    def __init__(self, model: mujoco.MjModel, fields: Sequence[str], threads: int | None = None):
+        self.model = model
+        self.fields = tuple(fields)
+        self.threads = threads or default_threads()
+        data = mujoco.MjData(model)
+        self._shapes = {name: field_shape(data, name) for name in self.fields}
+        self._default_row = np.empty(mujoco.mj_stateSize(model, mujoco.mjtState.mjSTATE_INTEGRATION))
+        mujoco.mj_getState(model, data, self._default_row, mujoco.mjtState.mjSTATE_INTEGRATION)
+        self._batches: dict[tuple[int, tuple[str, ...]], Batch] = {}
+        self._lock = threading.Lock()  # a Batch must not be used from several threads at once
+
+    def step(
+        self, state: PhysicsState, model_fields: Mapping[str, Array], ctrl_ESu: Float[Array, "E S nu"]
+    ) -> PhysicsState:
+        """See `Physics.step`."""
+        return self._call(self._host_step, state, dict(model_fields), ctrl_ESu)
+
+    def forward(
+        self,
+        state: PhysicsState,
+        model_fields: Mapping[str, Array],
+        ctrl_Eu: Float[Array, "E nu"],
+        mask_E: Bool[Array, " E"],
+    ) -> PhysicsState:
+        """See `Physics.forward`."""
+        return self._call(self._host_forward, state, dict(model_fields), ctrl_Eu, mask_E)
+
+    def _call(self, function: Callable[..., PhysicsState], state: PhysicsState, *args) -> PhysicsState:
+        shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), state)
+        return jax.pure_callback(function, shapes, state, *args, vmap_method="sequential")
+
+    # Host side: NumPy only.
+
+    def _host_step(self, *args) -> PhysicsState:
+        state, model_fields, ctrl_ESu = jax.tree.map(np.asarray, args)
+        num_envs, num_substeps = ctrl_ESu.shape[:2]
+        held = all(np.array_equal(ctrl_ESu[:, 0], ctrl_ESu[:, s]) for s in range(1, num_substeps))
+        with self._lock:
+            batch = self._load(num_envs, state, model_fields)
+            failed = np.zeros(num_envs, bool)
+            ctrl = batch.bind("ctrl")
+            # Controls that are held over the substeps need one call into the pool, others one each.
+            calls = [(0, num_substeps)] if held else [(s, 1) for s in range(num_substeps)]
+            for s, count in calls:
+                ctrl[:] = ctrl_ESu[:, s]
+                last = s + count == num_substeps
+                failed |= _run(batch.step, num_envs, None, nstep=count, stage=_STAGE_VEL if last else _STAGE_NONE)
+            return self._read(batch, failed)
+
+    def _host_forward(self, *args) -> PhysicsState:
+        state, model_fields, ctrl_Eu, mask_E = jax.tree.map(np.asarray, args)
+        if not mask_E.any():
+            return state
+        with self._lock:
+            batch = self._load(len(mask_E), state, model_fields)
+            batch.bind("ctrl")[:] = ctrl_Eu
+            # The full pass, never a lower stage: a shared mjData would show another env's values.
+            failed = _run(batch.forward, len(mask_E), np.flatnonzero(mask_E), stage=_STAGE_ACC)
+            new = self._read(batch, failed)
+        fields = {name: _where(mask_E, new.fields[name], state.fields[name]) for name in self.fields}
+        qpos = _where(failed, np.full_like(state.qpos, np.nan), state.qpos)
+        return PhysicsState(qpos, state.qvel, state.act, state.qacc_warmstart, fields)
+
+    def _batch(self, num_envs: int, model_fields: Sequence[str]) -> Batch:
+        """The pool for this number of envs: `nsim` and the expanded fields are fixed when it is built."""
+        key = (num_envs, tuple(sorted(model_fields)))
+        if key not in self._batches:
+            batch = Batch(self.model, nsim=num_envs, nthread=self.threads)
+            for name in self.fields:
+                batch.bind(name)
+            for name in model_fields:
+                if name not in MODEL_FIELDS:
+                    raise KsimError(f"mjModel field {name!r} cannot differ between envs on physics=mujoco")
+                batch.expand(name)
+            self._batches[key] = batch
+        return self._batches[key]
+
+    def _load(self, num_envs: int, state: PhysicsState, model_fields: Mapping[str, np.ndarray]) -> Batch:
+        batch = self._batch(num_envs, tuple(model_fields))
+        batch.state[:] = self._default_row
+        for name in ("qpos", "qvel", "act", "qacc_warmstart"):
+            batch.bind(name)[:] = getattr(state, name)
+        for name, value in model_fields.items():
+            batch.expand(name)[:] = np.asarray(value).reshape(batch.expand(name).shape)
+        return batch
+
+    def _read(self, batch: Batch, failed: np.ndarray) -> PhysicsState:
+        dtype = float_dtype()
+
+        def copy(name: str) -> np.ndarray:
+            return batch.bind(name).astype(dtype)
+
+        fields = {name: copy(name).reshape(batch.nsim, *self._shapes[name]) for name in self.fields}
+        qpos = copy("qpos")
+        qpos[failed] = np.nan
+        return PhysicsState(qpos, copy("qvel"), copy("act"), copy("qacc_warmstart"), fields)
+
+
+def _run(method, num_envs: int, ids: np.ndarray | None, **kwargs) -> np.ndarray:
+    """Call a method of the pool; the envs in which MuJoCo raised an error, as a mask."""
+    failed = np.zeros(num_envs, bool)
+    try:
+        method(ids, **kwargs)
+    except SimulationError as error:
+        failed[error.ids] = True
+    return failed
+
+
+def _where(mask_E: np.ndarray, new: np.ndarray, old: np.ndarray) -> np.ndarray:
+    return np.where(mask_E.reshape(-1, *([1] * (new.ndim - 1))), new, old)

@@ -1,0 +1,67 @@
+"""One full episode an env with the deterministic policy: no bias to short episodes."""
+
+from collections.abc import Mapping
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, PRNGKeyArray
+
+from ksim.envs.env import Env
+from ksim.envs.state import EnvState, Obs
+from ksim.rl.networks import ActorCritic
+from ksim.rl.normalizer import Normalizer
+
+
+class Episodes(eqx.Module):
+    """The first episode of each of E envs.
+
+    Attributes:
+        values: by name, each (E,): `return`, `length` (env steps), `reward/<term>` (per second), `metric/<name>`.
+        terminated: (E,) it ended in a state of its own.
+        ends: by termination term, each (E,).
+        qpos_Tq: (T, nq) positions of the first env, for a video; it goes on with a fresh episode after an end.
+        joint_pos_Tj, action_Ta, reward_Tk: of the first env, for plots; rewards by term.
+    """
+
+    values: dict[str, Float[Array, " E"]]
+    terminated: Bool[Array, " E"]
+    ends: dict[str, Bool[Array, " E"]]
+    qpos_Tq: Float[Array, "T nq"]
+    action_Ta: Float[Array, "T a"]
+
+
+def evaluate(
+    env: Env,
+    net: ActorCritic,
+    normalizer: Mapping[str, Normalizer],
+    key: PRNGKeyArray,
+    num_envs: int,
+    num_steps: int,
+) -> Episodes:
+    """Play the policy's mean action.
+
+    Args:
+        env: the env; observation noise is part of it.
+        net, normalizer: the policy.
+        key: random key, a stream of its own.
+        num_envs: E, one episode each.
+        num_steps: T, env steps of a full episode.
+    """
+    state, obs = env.reset(key, num_envs)
+
+    def step(carry: tuple[EnvState, Obs, Bool[Array, " E"], tuple], _: None) -> tuple[tuple, tuple]:
+        state, obs, running_E, first = carry
+        distribution, _ = net.policy(normalizer["actor"](obs["actor"]))
+        state, out = env.step(state, distribution.mean)
+        now = (out.episode, out.terminated, out.ends)
+        first = jax.tree.map(lambda new, old: jnp.where(running_E, new, old), now, first)
+        shown = (state.physics.qpos[0], distribution.mean[0])
+        return (state, out.obs, running_E & ~out.done, first), shown
+
+    like = jax.eval_shape(lambda s, a: env.step(s, a)[1], state, state.action)
+    first = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), (like.episode, like.terminated, like.ends))
+    carry = (state, obs, jnp.ones(num_envs, bool), first)
+    (_, _, _, first), (qpos_Tq, action_Ta) = jax.lax.scan(step, carry, None, length=num_steps)
+    values, terminated, ends = first
+    return Episodes(values, terminated, ends, qpos_Tq, action_Ta)

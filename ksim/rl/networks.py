@@ -1,0 +1,188 @@
+"""Actor and critic as Equinox modules.
+
+Networks act on normalized observations. With a robot's left-right symmetry, `MirrorMLP` makes the policy
+equivariant, pi(mirrored obs) = mirrored pi(obs), and the value invariant, at the cost of a plain MLP of the same
+width: hidden units come in pairs that swap when the robot is mirrored (group-equivariant layers of the two-element
+group: Cohen & Welling 2016, https://arxiv.org/abs/1602.07576).
+"""
+
+from collections.abc import Callable, Sequence
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from ksim.config import PPOCfg
+from ksim.envs.env import Symmetry
+from ksim.mdp.mirror import SignedPermutation
+from ksim.rl.distribution import Normal
+
+_ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
+    "elu": jax.nn.elu,
+    "gelu": jax.nn.gelu,
+    "relu": jax.nn.relu,
+    "silu": jax.nn.silu,
+    "swish": jax.nn.silu,
+    "tanh": jnp.tanh,
+}
+
+
+class MLP(eqx.Module):
+    """A multilayer perceptron with orthogonal weights and no activation after the last layer.
+
+    Attributes:
+        weights: one (out, in) matrix a layer.
+        biases: one (out,) vector a layer.
+    """
+
+    weights: list[Float[Array, "out in"]]
+    biases: list[Float[Array, " out"]]
+    activation: str = eqx.field(static=True)
+
+    def __init__(self, sizes: Sequence[int], activation: str, *, last_scale: float, key: PRNGKeyArray):
+        """Make the weights.
+
+        Args:
+            sizes: lengths of input, hidden layers and output.
+            activation: name of the function between layers.
+            last_scale: gain of the last layer; small makes a policy start near zero.
+            key: random key.
+        """
+        keys = jax.random.split(key, len(sizes) - 1)
+        shapes = list(zip(sizes[1:], sizes[:-1], strict=True))
+        gains = [np.sqrt(2.0)] * (len(shapes) - 1) + [last_scale]
+        self.weights = [
+            jax.nn.initializers.orthogonal(gain)(k, shape) for gain, k, shape in zip(gains, keys, shapes, strict=True)
+        ]
+        self.biases = [jnp.zeros(shape[0]) for shape in shapes]
+        self.activation = activation
+
+    def __call__(self, x: Float[Array, "... in"]) -> Float[Array, "... out"]:
+        """Apply the network to the last axis."""
+        for i, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
+            x = x @ weight.T + bias
+            if i < len(self.weights) - 1:
+                x = _ACTIVATIONS[self.activation](x)
+        return x
+
+
+class MirrorMLP(eqx.Module):
+    """An MLP that commutes with a mirroring of input and output.
+
+    The hidden units are two halves that swap when the input is mirrored: each layer has a weight for the own half
+    and one for the other. The input's halves are the input and its mirror image.
+
+    Attributes:
+        net: the layers; each weight is (out / 2, in) and acts on (own half, other half).
+        input_mirror: how the input is mirrored.
+        output_mirror: how the output is mirrored.
+    """
+
+    net: MLP
+    input_mirror: SignedPermutation = eqx.field(static=True)
+    output_mirror: SignedPermutation = eqx.field(static=True)
+
+    def __init__(
+        self,
+        sizes: Sequence[int],
+        activation: str,
+        input_mirror: SignedPermutation,
+        output_mirror: SignedPermutation,
+        *,
+        last_scale: float,
+        key: PRNGKeyArray,
+    ):
+        """Make the weights; `sizes` as for `MLP`, hidden sizes even."""
+        hidden = [size // 2 for size in sizes[1:-1]]
+        net = MLP([sizes[0], *hidden, sizes[-1]], activation, last_scale=last_scale, key=key)
+        # From the second layer on, an input is a pair of halves, so weights are twice as wide.
+        keys = jax.random.split(key, len(net.weights))
+        for i in range(1, len(net.weights)):
+            out, half = net.weights[i].shape
+            gain = last_scale if i == len(net.weights) - 1 else np.sqrt(2.0)
+            wide = jax.nn.initializers.orthogonal(gain)(keys[i], (out, 2 * half))
+            net = eqx.tree_at(lambda n, i=i: n.weights[i], net, wide)
+        self.net = net
+        self.input_mirror = input_mirror
+        self.output_mirror = output_mirror
+
+    def __call__(self, x: Float[Array, "... in"]) -> Float[Array, "... out"]:
+        """Apply the network to the last axis."""
+        act = _ACTIVATIONS[self.net.activation]
+        first, *rest = self.net.weights
+        # One product a layer: the two halves are concatenated, and the weight repeated with its halves swapped.
+        h = jnp.concatenate([x @ first.T, self.input_mirror(x) @ first.T], axis=-1)
+        h = h + jnp.tile(self.net.biases[0], 2)
+        for weight, bias in zip(rest, self.net.biases[1:], strict=True):
+            half = weight.shape[1] // 2
+            swapped = jnp.concatenate([weight[:, half:], weight[:, :half]], axis=1)
+            h = act(h) @ jnp.concatenate([weight, swapped]).T + jnp.tile(bias, 2)
+        own, other = jnp.split(h, 2, axis=-1)
+        return 0.5 * (own + self.output_mirror(other))
+
+
+class ActorCritic(eqx.Module):
+    """A Gaussian policy with a state-independent standard deviation, and a value function of its own observations.
+
+    Attributes:
+        actor: normalized actor observation -> mean action (a,).
+        critic: normalized critic observation -> value (1,).
+        log_std: (a,) logarithm of the standard deviation of every action.
+        action_mirror: how actions are mirrored; ties the standard deviations of left and right.
+    """
+
+    actor: MLP | MirrorMLP
+    critic: MLP | MirrorMLP
+    log_std: Float[Array, " a"]
+    action_mirror: SignedPermutation | None = eqx.field(static=True)
+
+    def policy(self, obs: Float[Array, "... n"], carry: None = None) -> tuple[Normal, None]:
+        """The distribution of actions for normalized actor observations; the carry is for recurrent policies."""
+        log_std = self.log_std
+        if self.action_mirror is not None:
+            log_std = 0.5 * (log_std + log_std[self.action_mirror.index])
+        mean = self.actor(obs)
+        return Normal(mean, jnp.broadcast_to(log_std, mean.shape)), carry
+
+    def value(self, obs: Float[Array, "... n"]) -> Float[Array, "..."]:
+        """Expected discounted return for normalized critic observations."""
+        return self.critic(obs)[..., 0]
+
+
+def make_actor_critic(
+    cfg: PPOCfg,
+    actor_size: int,
+    critic_size: int,
+    action_size: int,
+    *,
+    symmetry: Symmetry | None,
+    key: PRNGKeyArray,
+) -> ActorCritic:
+    """Make actor and critic.
+
+    Args:
+        cfg: hidden sizes, activation, first standard deviation.
+        actor_size, critic_size: lengths of their observations.
+        action_size: length of the action.
+        symmetry: how the robot mirrors, for equivariant networks; None for plain ones.
+        key: random key.
+    """
+    actor_key, critic_key = jax.random.split(key)
+    actor_sizes = [actor_size, *cfg.actor_hidden, action_size]
+    critic_sizes = [critic_size, *cfg.critic_hidden, 1]
+    log_std = jnp.full(action_size, np.log(cfg.init_std), jnp.float32)
+    if symmetry is None:
+        actor = MLP(actor_sizes, cfg.activation, last_scale=0.01, key=actor_key)
+        critic = MLP(critic_sizes, cfg.activation, last_scale=1.0, key=critic_key)
+        return ActorCritic(actor, critic, log_std, None)
+    same = SignedPermutation(np.arange(1), np.ones(1, np.float32))
+    return ActorCritic(
+        MirrorMLP(
+            actor_sizes, cfg.activation, symmetry.obs["actor"], symmetry.action, last_scale=0.01, key=actor_key
+        ),
+        MirrorMLP(critic_sizes, cfg.activation, symmetry.obs["critic"], same, last_scale=1.0, key=critic_key),
+        log_std,
+        symmetry.action,
+    )
