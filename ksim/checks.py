@@ -20,6 +20,7 @@ def check(cfg: Config) -> None:
     Raises:
         ConfigError: for the first mistake, naming its YAML path and what would be right.
     """
+    _check_ppo(cfg.algo)
     if cfg.task.scene.num_envs != cfg.algo.num_envs:
         raise ConfigError(
             f"task.scene.num_envs = {cfg.task.scene.num_envs} differs from algo.num_envs = {cfg.algo.num_envs};"
@@ -30,7 +31,6 @@ def check(cfg: Config) -> None:
     _not_negative("seed", cfg.seed)
     check_task(cfg.task)
     _check_learnable(cfg.task)
-    _check_ppo(cfg.algo)
     _one_of("physics.engine", cfg.physics.engine, config.ENGINES)
     _one_of("physics.impl", cfg.physics.impl, config.IMPLS)
     if cfg.physics.threads is not None:
@@ -76,7 +76,7 @@ def _check_terms(task: ManagerBasedRlEnvCfg) -> None:
     terms.resolve("task.actions", task.actions, terms.ActionSettings)
     terms.resolve("task.rewards", task.rewards, terms.RewardSettings)
     terminations = terms.resolve("task.terminations", task.terminations, terms.TerminationSettings)
-    terms.resolve("task.events", task.events or {}, terms.EventSettings)
+    terms.resolve("task.events", task.events, terms.EventSettings)
     terms.resolve("task.commands", task.commands, terms.CommandSettings)
     terms.resolve("task.curriculum", task.curriculum, terms.CurriculumSettings)
     terms.resolve("task.metrics", task.metrics, terms.MetricSettings)
@@ -92,8 +92,9 @@ def _check_learnable(task: ManagerBasedRlEnvCfg) -> None:
     """What a learner cannot do without."""
     if not any(term is not None for term in task.actions.values()):
         raise ConfigError("task.actions: there is none, so there is nothing to learn")
-    if task.observations.get("actor") is None:
-        raise ConfigError(f"task.observations: the group 'actor' is missing{hint('actor', task.observations)}")
+    groups = [name for name, group in task.observations.items() if group is not None]
+    if "actor" not in groups:
+        raise ConfigError(f"task.observations: the group 'actor' is missing{hint('actor', groups)}")
 
 
 def _check_ppo(algo: PPOCfg) -> None:

@@ -60,18 +60,23 @@ def preflight(argv: Sequence[str]) -> list[str]:
         KsimError: for every mistake; then nothing was made on disk.
     """
     args = get_args_parser().parse_args(list(argv))
-    if args.help or args.hydra_help or args.cfg or args.info or args.shell_completion:
+    if args.hydra_help or args.info or args.shell_completion:
         return list(argv)  # Hydra only prints
     if args.experimental_rerun:
         raise ConfigError("--experimental-rerun would write into the old run directory; start a new run instead")
     overrides = _parse(args.overrides)
-    compose.check_old_flags({o.key_or_group: o.get_value_string() for o in overrides})
+    compose.check_old_flags({o.key_or_group: o.get_value_string() for o in overrides if not o.is_delete()})
     for override in overrides:
-        if override.key_or_group == "hydra.run.dir":
+        key = override.key_or_group
+        if key == "hydra.run.dir":
             raise ConfigError("hydra.run.dir: ksim names each run directory; choose the folder with runs_dir=<folder>")
+        if override.is_delete() and "." not in key:
+            raise ConfigError(f"{override.input_line}: a run cannot be without; choose another one with {key}=...")
     config_name = args.config_name or compose.CONFIG_NAME
     with compose.composer(args.config_dir, args.config_path, config_name) as load:
-        cfg = load(args.overrides, is_sweep=True) if args.multirun else load(args.overrides)
+        cfg = load(args.overrides, is_sweep=args.multirun)
+        if args.help or args.cfg:
+            return list(argv)
         if args.multirun or cfg.hydra.mode == RunMode.MULTIRUN:
             for job_overrides in _expand(cfg, overrides):
                 try:
@@ -85,11 +90,15 @@ def preflight(argv: Sequence[str]) -> list[str]:
 
 
 def _parse(overrides: Sequence[str]) -> list[Override]:
-    try:
-        return OverridesParser.create().parse_overrides(list(overrides))
-    except HydraException as error:
-        text = " ".join(str(error).split()).split(" See https://")[0]
-        raise ConfigError(f"{text} (an override is written key=value)") from error
+    parser = OverridesParser.create()
+    parsed = []
+    for override in overrides:
+        try:
+            parsed += parser.parse_overrides([override])
+        except HydraException as error:
+            reason = str(error).strip().split("\nSee https://")[0].split("\n")[-1]
+            raise ConfigError(f"{override}: is not an override of the form key=value: {reason}") from error
+    return parsed
 
 
 def _expand(cfg: DictConfig, overrides: Sequence[Override]) -> list[list[str]]:
@@ -109,10 +118,11 @@ def _expand(cfg: DictConfig, overrides: Sequence[Override]) -> list[list[str]]:
 
 
 def _refuse_cluster_without_sweep(cfg: DictConfig, argv: Sequence[str]) -> None:
-    launcher = cfg.hydra.runtime.choices.get("launcher", "local")
-    if launcher != "local":  # Hydra would run it here and say nothing
-        command = " ".join(["python -m ksim.run -m", *argv])
-        raise ConfigError(f"launcher={launcher} sends nothing away without -m; write: {command}")
+    choices = cfg.hydra.runtime.choices
+    if choices.get("hydra/launcher", "basic") != "basic":  # Hydra would run it here and say nothing
+        launcher = choices.get("launcher", "local")
+        flag = f"launcher={launcher}" if launcher != "local" else f"hydra/launcher={choices['hydra/launcher']}"
+        raise ConfigError(f"{flag} sends nothing away without -m; write: python -m ksim.run -m {' '.join(argv)}")
 
 
 def _run_dir_override(config: Config) -> str:

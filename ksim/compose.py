@@ -54,15 +54,14 @@ def conf_dir() -> Path:
     raise ConfigError(f"{package}: ksim's conf/ folder is neither in the package nor beside it; reinstall ksim")
 
 
-def register() -> None:
-    """Makes the schema and ksim's resolvers known to Hydra; doing so again changes nothing."""
-    ConfigStore.instance().store(name="schema", node=Config)
-    # A folder's name from a job's overrides. Cached, because a launched job must find the launcher's folder.
-    OmegaConf.register_new_resolver("ksim_folder", _folder_name, use_cache=True, replace=True)
-
-
 def _folder_name(overrides: str) -> str:
+    """A name for a sweep job's folder."""
     return re.sub(r"[^\w.,=+-]+", "-", str(overrides)).strip("-")[:120] or "default"
+
+
+ConfigStore.instance().store(name="schema", node=Config)
+# Cached, because a launched job must find the launcher's folder.
+OmegaConf.register_new_resolver("ksim_folder", _folder_name, use_cache=True, replace=True)
 
 
 def compose(overrides: Sequence[str] = (), config_dir: str | os.PathLike[str] | None = None) -> Config:
@@ -98,7 +97,6 @@ def composer(
         config_path: Hydra's --config-path, in place of ksim's own folder.
         config_name: Hydra's --config-name.
     """
-    register()
     hydra.version.setbase(VERSION_BASE)
     search_path = create_config_search_path(str(Path(config_path).absolute() if config_path else conf_dir()))
     if config_dir is not None:
@@ -169,7 +167,7 @@ def load_frozen(path: str | os.PathLike[str]) -> Config:
     except ConfigError as error:
         raise ConfigError(f"{path} is no config of this version of ksim: {error}") from error
     except OSError as error:
-        raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
+        raise ConfigError(f"{path} cannot be read: {error.strerror or error}") from error
     except yaml.YAMLError as error:
         raise ConfigError(f"{path} is not valid YAML: {_one_line(error)}") from error
 
@@ -234,8 +232,8 @@ def _explain(error: Exception, app: Hydra, overrides: Sequence[str]) -> str:
     if cause is not None:
         return _explain_node(cause, overrides) + where
     if isinstance(error, AssertionError) and "NoneType" in str(error):
-        # OmegaConf's way of saying that a dictionary which is null cannot be reached into.
-        return f"{_first_unreachable(overrides)}: there is nothing yet to change; add it with a leading +"
+        # OmegaConf only asserts where an override reaches into a mapping that is null; the schema has one.
+        return "logger.wandb: is off, so nothing in it can be set; turn it on with logger=wandb"
     text = _one_line(error)
     if ambiguous := re.match(r"Ambiguous value for argument '(.*?)'", text):
         key, _, value = ambiguous[1].partition("=")
@@ -265,8 +263,12 @@ def _explain_node(error: OmegaConfBaseException, overrides: Sequence[str] = ()) 
     if isinstance(error, ValidationError):
         expected = _expected(path)
         if path and expected:
-            value = _overridden_value(path, overrides) if error.value is None else shown(error.value)
+            value = shown(error.value) if error.value is not None else _overridden_value(path, overrides)
             return f"{path}: must be {expected}{f', not {value}' if value else ''}"
+        if merge := re.search(r"is not a subclass of (\w+)\. value: (.*)", _first_line(error)):
+            paths = [p for p in _all_paths(Config) if getattr(_dataclass(_annotation(p)), "__name__", "") == merge[1]]
+            if paths:
+                return f"{paths[0]}: must be a mapping, not {merge[2]}"
         return f"{path}: {_first_line(error)}" if path else _first_line(error)
     if path and ("not in" in str(error.msg) or "is not in struct" in str(error.msg)):
         parent = error.parent_node
@@ -283,6 +285,7 @@ def _unknown_key(path: str, known: Iterable[str]) -> str:
         names = list(_fields(schema))
         if not parent and not (near := hint(name, names)):
             elsewhere = [p for p in _all_paths(Config) if p.rpartition(".")[2] == name]
+            elsewhere.sort(key=lambda p: not p.startswith("algo."))  # the task's num_envs follows the algorithm's
             near = f" (did you mean '{elsewhere[0]}'?)" if elsewhere else ""
             return f"{path}: no such key{near or choices(names)}"
         return f"{path}: no such key{hint(name, names) or choices(names)}"
@@ -305,9 +308,12 @@ def _dataclass(annotation: Any) -> type | None:
 def _annotation(path: str) -> Any:
     """What the schema says about a path; None where it says nothing."""
     annotation: Any = Config
-    for part in path.split(".") if path else ():
+    for part in re.findall(r"[^.\[\]]+", path):
         schema = _dataclass(annotation)
-        annotation = _fields(schema).get(part) if schema else None
+        if schema is None and part.isdigit():
+            annotation = next(iter(typing.get_args(annotation)), None)
+        else:
+            annotation = _fields(schema).get(part) if schema else None
     return annotation
 
 
@@ -327,13 +333,8 @@ def _overridden_value(path: str, overrides: Sequence[str]) -> str:
     for override in overrides:
         key, _, value = override.lstrip("+").partition("=")
         if key == path:
-            return repr(value)
+            return value
     return ""
-
-
-def _first_unreachable(overrides: Sequence[str]) -> str:
-    keys = [o.partition("=")[0] for o in overrides]
-    return next((k for k in keys if k.startswith("task.events.")), ", ".join(keys))
 
 
 def _first_line(error: Exception) -> str:

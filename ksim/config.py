@@ -6,6 +6,7 @@ A field with no default gets its value from YAML; a field with a default is set 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -74,9 +75,9 @@ class ManagerBasedRlEnvCfg:
     rewards: dict[str, Any] = field(default_factory=dict)  # summed with their weights
     terminations: dict[str, Any] = field(default_factory=dict)  # none: episodes never end
     # Startup, reset, interval and step events. `reset_scene_to_default` comes first unless it is given (or null)
-    # here; an empty dictionary removes even that. (None stands for "not given": a merge cannot see an empty mapping
-    # over a filled one.)
-    events: dict[str, Any] | None = None
+    # here; an empty mapping removes even that. Any, because only None can stand for "not given": OmegaConf merges an
+    # empty mapping into a filled one without a trace, and cannot reach into an optional one.
+    events: Any = None
     commands: dict[str, Any] = field(default_factory=dict)  # generators of the goals that observations and rewards read
     curriculum: dict[str, Any] = field(default_factory=dict)  # values that change during a training
     metrics: dict[str, Any] = field(default_factory=dict)  # logged, not optimized
@@ -91,7 +92,7 @@ class ManagerBasedRlEnvCfg:
         default = {DEFAULT_EVENT: {"_target_": f"ksim.mdp.events.{DEFAULT_EVENT}", "mode": "reset"}}
         if self.events is None:
             self.events = default
-        elif self.events and DEFAULT_EVENT not in self.events:
+        elif isinstance(self.events, Mapping) and self.events and DEFAULT_EVENT not in self.events:
             self.events = {**default, **self.events}
 
 

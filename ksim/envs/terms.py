@@ -268,7 +268,7 @@ def locate(target: Any, path: str) -> Callable[..., Any]:
             found = module
         where = f"{where}.{part}"
     if not callable(found):
-        raise ConfigError(f"{path}: {target} is a {type(found).__name__}, not a function or class")
+        raise ConfigError(f"{path}: {target} is neither a function nor a class")
     return found
 
 
