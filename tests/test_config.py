@@ -1,7 +1,6 @@
 """The configuration: what the shipped YAML composes to, how it is frozen, and where it is found."""
 
 import dataclasses
-import os
 import shutil
 import subprocess
 import sys
@@ -210,20 +209,6 @@ def test_composing_leaves_hydra_as_it_was():
     compose.compose()
     assert not GlobalHydra.instance().is_initialized()
     assert not HydraConfig.initialized()
-
-
-def test_ksim_keeps_jaxs_thread_pool_large_enough():
-    """With a pool of two threads, XLA's batched LAPACK calls can wait for each other for ever."""
-    code = "import ksim, os; print(os.environ['PJRT_NPROC'])"
-    env = {key: value for key, value in os.environ.items() if key != "PJRT_NPROC"} | {"PYTHONPATH": str(REPO)}
-
-    def pool(**extra):
-        return subprocess.run(
-            [sys.executable, "-c", code], env=env | extra, capture_output=True, text=True, check=True
-        ).stdout.strip()
-
-    assert int(pool()) >= 8
-    assert pool(PJRT_NPROC="3") == "3"  # the user's own choice
 
 
 # Installed. -----------------------------------------------------------------------------------------------------------
