@@ -1,14 +1,18 @@
 """MuJoCo XLA (`mujoco.mjx`, `impl="jax"`): the engine for GPUs and TPUs."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import mujoco
 from jaxtyping import Array, Bool, Float
-from mujoco import mjx
 
+from ksim import runtime
 from ksim.physics.base import PhysicsState, float_dtype
+
+mjx = runtime.import_mjx_quietly()
+Data, Model = Any, Any  # mjx.Data and mjx.Model, which the type checker cannot see
 
 
 class MjxPhysics:
@@ -21,6 +25,7 @@ class MjxPhysics:
     """
 
     def __init__(self, model: mujoco.MjModel, fields: Sequence[str], unroll: int = 1):
+        runtime.avoid_cpu_hang()
         self.model = model
         self.fields = tuple(fields)
         self.unroll = unroll
@@ -36,7 +41,7 @@ class MjxPhysics:
         def step_one(state: PhysicsState, fields: dict[str, Array], ctrl_Su: Array) -> PhysicsState:
             model = self._model(fields)
 
-            def substep(data: mjx.Data, ctrl_u: Array) -> tuple[mjx.Data, None]:
+            def substep(data: Data, ctrl_u: Array) -> tuple[Data, None]:
                 return mjx.step(model, data.replace(ctrl=ctrl_u)), None
 
             data, _ = jax.lax.scan(substep, self._data(state), ctrl_Su, unroll=self.unroll)
@@ -72,23 +77,23 @@ class MjxPhysics:
             fields = jax.lax.cond(mask_E.any(), recompute, lambda fields_E: fields_E, state.fields)
         return PhysicsState(state.qpos, state.qvel, state.act, state.qacc_warmstart, fields)
 
-    def _model(self, fields: Mapping[str, Array]) -> mjx.Model:
+    def _model(self, fields: Mapping[str, Array]) -> Model:
         option = {name.removeprefix("opt."): value for name, value in fields.items() if name.startswith("opt.")}
         model = self.mjx_model.replace(opt=self.mjx_model.opt.replace(**option)) if option else self.mjx_model
         return model.replace(**{name: value for name, value in fields.items() if not name.startswith("opt.")})
 
-    def _data(self, state: PhysicsState) -> mjx.Data:
+    def _data(self, state: PhysicsState) -> Data:
         return self._data_L_0.replace(
             qpos=state.qpos, qvel=state.qvel, act=state.act, qacc_warmstart=state.qacc_warmstart
         )
 
-    def _slim(self, data: mjx.Data) -> PhysicsState:
+    def _slim(self, data: Data) -> PhysicsState:
         dtype = float_dtype()
         fields = {name: jnp.asarray(getattr(data, name), dtype) for name in self.fields}
         return PhysicsState(data.qpos, data.qvel, data.act, data.qacc_warmstart, fields)
 
 
-def _position_and_velocity(model: mjx.Model, data: mjx.Data) -> mjx.Data:
+def _position_and_velocity(model: Model, data: Data) -> Data:
     """The kinematic part of the position and velocity stages; no collision and no constraint is needed for it."""
     data = mjx.kinematics(model, data)
     data = mjx.com_pos(model, data)

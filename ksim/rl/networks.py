@@ -61,26 +61,24 @@ class MLP(eqx.Module):
 
     def __call__(self, x: Float[Array, "... in"]) -> Float[Array, "... out"]:
         """Apply the network to the last axis."""
-        for i, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
-            x = x @ weight.T + bias
-            if i < len(self.weights) - 1:
-                x = _ACTIVATIONS[self.activation](x)
-        return x
+        return _perceptron(self.weights, self.biases, self.activation, x)
 
 
 class MirrorMLP(eqx.Module):
     """An MLP that commutes with a mirroring of input and output.
 
-    The hidden units are two halves that swap when the input is mirrored: each layer has a weight for the own half
-    and one for the other. The input's halves are the input and its mirror image.
+    The hidden units are two halves that swap when the input is mirrored, so the weights of one half follow from
+    those of the other: it is an ordinary MLP of the same width with half the parameters.
 
     Attributes:
-        net: the layers; each weight is (out / 2, in) and acts on (own half, other half).
-        input_mirror: how the input is mirrored.
-        output_mirror: how the output is mirrored.
+        weights: of one half of each layer: (hidden / 2, in), (hidden / 2, hidden), ..., (out, hidden).
+        biases: likewise.
+        input_mirror, output_mirror: how input and output are mirrored.
     """
 
-    net: MLP
+    weights: list[Float[Array, "out in"]]
+    biases: list[Float[Array, " out"]]
+    activation: str = eqx.field(static=True)
     input_mirror: SignedPermutation = eqx.field(static=True)
     output_mirror: SignedPermutation = eqx.field(static=True)
 
@@ -94,33 +92,42 @@ class MirrorMLP(eqx.Module):
         last_scale: float,
         key: PRNGKeyArray,
     ):
-        """Make the weights; `sizes` as for `MLP`, hidden sizes even."""
-        hidden = [size // 2 for size in sizes[1:-1]]
-        net = MLP([sizes[0], *hidden, sizes[-1]], activation, last_scale=last_scale, key=key)
-        # From the second layer on, an input is a pair of halves, so weights are twice as wide.
-        keys = jax.random.split(key, len(net.weights))
-        for i in range(1, len(net.weights)):
-            out, half = net.weights[i].shape
-            gain = last_scale if i == len(net.weights) - 1 else np.sqrt(2.0)
-            wide = jax.nn.initializers.orthogonal(gain)(keys[i], (out, 2 * half))
-            net = eqx.tree_at(lambda n, i=i: n.weights[i], net, wide)
-        self.net = net
+        """Make the weights; arguments as for `MLP`, hidden sizes even, and how input and output are mirrored."""
+        full = MLP(sizes, activation, last_scale=last_scale, key=key)
+        halves = [*(size // 2 for size in sizes[1:-1]), sizes[-1]]
+        self.weights = [weight[:half] for weight, half in zip(full.weights, halves, strict=True)]
+        self.biases = [bias[:half] for bias, half in zip(full.biases, halves, strict=True)]
+        self.activation = activation
         self.input_mirror = input_mirror
         self.output_mirror = output_mirror
 
     def __call__(self, x: Float[Array, "... in"]) -> Float[Array, "... out"]:
         """Apply the network to the last axis."""
-        act = _ACTIVATIONS[self.net.activation]
-        first, *rest = self.net.weights
-        # One product a layer: the two halves are concatenated, and the weight repeated with its halves swapped.
-        h = jnp.concatenate([x @ first.T, self.input_mirror(x) @ first.T], axis=-1)
-        h = h + jnp.tile(self.net.biases[0], 2)
-        for weight, bias in zip(rest, self.net.biases[1:], strict=True):
-            half = weight.shape[1] // 2
-            swapped = jnp.concatenate([weight[:, half:], weight[:, :half]], axis=1)
-            h = act(h) @ jnp.concatenate([weight, swapped]).T + jnp.tile(bias, 2)
-        own, other = jnp.split(h, 2, axis=-1)
-        return 0.5 * (own + self.output_mirror(other))
+        return _perceptron(*self._tied(), self.activation, x)
+
+    def _tied(self) -> tuple[list[Array], list[Array]]:
+        """Weights and biases of the whole network."""
+        *hidden, last = self.weights
+        weights, biases = [], [jnp.tile(bias, 2) for bias in self.biases[:-1]]
+        for i, weight in enumerate(hidden):
+            other = self.input_mirror(weight) if i == 0 else _swap_halves(weight)
+            weights.append(jnp.concatenate([weight, other]))
+        # The output is the mean of what one half says and of the mirror image of what the other half says.
+        weights.append(0.5 * (last + self.output_mirror(_swap_halves(last).T).T))
+        biases.append(0.5 * (self.biases[-1] + self.output_mirror(self.biases[-1])))
+        return weights, biases
+
+
+def _swap_halves(weight: Float[Array, "out in"]) -> Float[Array, "out in"]:
+    return jnp.roll(weight, weight.shape[1] // 2, axis=1)
+
+
+def _perceptron(weights: list[Array], biases: list[Array], activation: str, x: Array) -> Array:
+    for i, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
+        x = x @ weight.T + bias
+        if i < len(weights) - 1:
+            x = _ACTIVATIONS[activation](x)
+    return x
 
 
 class ActorCritic(eqx.Module):

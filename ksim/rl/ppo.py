@@ -107,6 +107,14 @@ class PPO:
         optimizer = optax.chain(optax.clip_by_global_norm(cfg.max_grad_norm), optax.scale_by_adam(eps=1e-5))
         return cls(cfg, optimizer, env.symmetry() if cfg.symmetry == "equivariant" else None)
 
+    def init_policy(self, env: Env, key: PRNGKeyArray) -> tuple[ActorCritic, dict[str, Normalizer]]:
+        """Fresh networks for an env, and observation statistics that change nothing yet."""
+        sizes = {group: sum(env.obs_sizes[group].values()) for group in ("actor", "critic")}
+        net = make_actor_critic(
+            self.cfg, sizes["actor"], sizes["critic"], env.action_size, symmetry=self.symmetry, key=key
+        )
+        return net, {group: Normalizer.initial(size) for group, size in sizes.items()}
+
 
 def init_train_state(env: Env, ppo: PPO, key: PRNGKeyArray) -> TrainState:
     """Fresh networks and fresh envs.
@@ -117,16 +125,13 @@ def init_train_state(env: Env, ppo: PPO, key: PRNGKeyArray) -> TrainState:
         key: random key; every purpose gets a stream of its own.
     """
     net_key, reset_key, policy_key, minibatch_key = jax.random.split(key, 4)
-    sizes = {group: sum(env.obs_sizes[group].values()) for group in ("actor", "critic")}
-    net = make_actor_critic(
-        ppo.cfg, sizes["actor"], sizes["critic"], env.action_size, symmetry=ppo.symmetry, key=net_key
-    )
+    net, normalizer = ppo.init_policy(env, net_key)
     env_state, obs = env.reset(reset_key, ppo.cfg.num_envs, random_age=True)
     return TrainState(
         net=net,
         opt_state=ppo.optimizer.init(eqx.filter(net, eqx.is_array)),
         learning_rate=jnp.asarray(ppo.cfg.learning_rate, jnp.float32),
-        normalizer={group: Normalizer.initial(size) for group, size in sizes.items()},
+        normalizer=normalizer,
         env_state=env_state,
         obs=obs,
         policy_key=policy_key,

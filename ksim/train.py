@@ -1,0 +1,187 @@
+"""One training, from a config to everything that its run directory holds."""
+
+import dataclasses
+import logging
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import jax
+import numpy as np
+
+from ksim.compose import freeze
+from ksim.config import Config, WandbCfg
+from ksim.envs.log import summarize
+from ksim.evaluation import evaluate_and_film
+from ksim.experiment import Experiment, build, random_key
+from ksim.progress import Progress
+from ksim.rl import TrainState, init_train_state, train_chunk
+from ksim.store import checkpoint, files, provenance
+from ksim.store import metrics as metrics_file
+from ksim.store.run_dir import RunDir
+from ksim.store.status import StatusFile
+from ksim.store.wandb_logger import LocalLogger, Logger, WandbLogger
+from ksim.viz.plots import plot_training
+
+log = logging.getLogger(__name__)
+
+
+def train(cfg: Config, run_dir: RunDir) -> float | None:
+    """Train in a run directory that exists and is empty but for Hydra's files.
+
+    Args:
+        cfg: the checked config.
+        run_dir: where everything goes.
+
+    Returns:
+        The mean return of the deterministic policy at the end, the objective of a sweep; None without an eval.
+
+    Raises:
+        Exception: whatever ended the training; `status.json` then says failed and why, `train.log` has the traceback.
+    """
+    with run_dir.lock(), StatusFile(run_dir.status_path) as status:
+        try:
+            return _train(cfg, run_dir, status)
+        except Exception:
+            log.exception("the training failed")
+            raise
+
+
+def _train(cfg: Config, run_dir: RunDir, status: StatusFile) -> float | None:
+    experiment = build(cfg)
+    cfg = experiment.cfg
+    log.info("physics: %s", experiment.engine.reason)
+    log.info("run directory: %s", run_dir.path)
+    files.write_atomic(run_dir.config_path, freeze(cfg).encode())
+    run_dir.update_latest()
+    provenance.write(
+        run_dir.provenance_path,
+        {
+            "devices": [str(device) for device in jax.devices()],
+            "engine": dataclasses.asdict(experiment.engine),
+            "threads": getattr(experiment.env.physics, "threads", None),
+            "seed": cfg.seed,
+        },
+    )
+    logger = _logger(cfg, run_dir)
+    try:
+        with metrics_file.MetricsWriter(run_dir.metrics_path) as writer:
+            state = _loop(experiment, run_dir, status, writer, logger)
+        plot_training(metrics_file.read(run_dir.metrics_path), run_dir.plots)
+        if not cfg.eval.episodes:
+            return None
+        result = evaluate_and_film(experiment, state.net, state.normalizer, run_dir.videos / "final.mp4")
+        folder = run_dir.eval / "final"
+        folder.mkdir(parents=True, exist_ok=True)
+        files.write_atomic(folder / "metrics.json", files.json_bytes(result.summary))
+        step = status.status.step
+        logger.log({f"eval/{name}": value for name, value in result.summary.items()}, step)
+        if result.video is not None:
+            logger.log_video("video", result.video, step)
+        log.info("deterministic policy: %s", result.sentence)
+        return result.summary["return"]
+    finally:
+        logger.finish()
+
+
+def _loop(
+    experiment: Experiment,
+    run_dir: RunDir,
+    status: StatusFile,
+    writer: metrics_file.MetricsWriter,
+    logger: Logger,
+) -> TrainState:
+    """Chunks of iterations until the last step, with logs and checkpoints between them."""
+    cfg, env, ppo = experiment.cfg, experiment.env, experiment.ppo
+    assert cfg.seed is not None  # the config is checked
+    steps_per_chunk = cfg.algo.dataset_size * cfg.log.interval_iterations
+    total_steps = -(-cfg.algo.total_steps // steps_per_chunk) * steps_per_chunk
+    state = jax.jit(partial(init_train_state, env, ppo))(random_key(cfg.seed, "train"))
+    chunk = jit_chunk(experiment)
+    started = saved = time.monotonic()
+    step, offender_dumped = 0, False
+    with Progress(total_steps, steps_per_chunk) as progress:
+        while step < total_steps:
+            before = time.monotonic()
+            state, sums = chunk(state)
+            sums = jax.device_get(sums)  # waits for the chunk
+            now = time.monotonic()
+            step += steps_per_chunk
+            line = {
+                **readable(sums, env.step_dt),
+                "env_steps_per_s": steps_per_chunk / (now - before),
+                "wall_time_s": now - started,
+            }
+            writer.write(step, line)
+            logger.log(line, step)
+            progress.show(step, line)
+            status.update(step)
+            if not offender_dumped and line.get("nan_guard"):
+                offender_dumped = True
+                _dump_offender(experiment, state, run_dir)
+            if now - saved > cfg.checkpoint.every_s or step == total_steps:
+                writer.sync()
+                save(experiment, state, run_dir, step)
+                saved = time.monotonic()
+    return state
+
+
+def jit_chunk(experiment: Experiment) -> Callable[[TrainState], tuple[TrainState, Any]]:
+    """The train program: a chunk of iterations, compiled once, its state donated."""
+    program = partial(
+        train_chunk, experiment.env, experiment.ppo, num_iterations=experiment.cfg.log.interval_iterations
+    )
+    return jax.jit(program, donate_argnums=0)
+
+
+def readable(sums: Mapping[str, Any], step_dt: float) -> dict[str, float | None]:
+    """A chunk's sums as the numbers of a log line."""
+    env = summarize({name.removeprefix("env/"): x for name, x in sums.items() if name.startswith("env/")}, step_dt)
+    ppo = {name: float(x) for name, x in sums.items() if name.startswith("ppo/")}
+    return env | ppo
+
+
+def save(experiment: Experiment, state: TrainState, run_dir: RunDir, step: int) -> None:
+    """Write a checkpoint and remove the oldest ones; a disk error is told and ends nothing that can go on."""
+    cfg, env = experiment.cfg, experiment.env
+    trees = {"policy": {"net": state.net, "normalizer": state.normalizer}, "train_state": state}
+    meta = {
+        "task": cfg.name,
+        "seed": cfg.seed,
+        "observations": env.obs_sizes,
+        "actions": {name: [env.scene.joint_names[j] for j in a.joints_a] for name, a in env.actions.actions.items()},
+        "rewards": list(env.rewards.terms),
+        "step_dt": env.step_dt,
+    }
+    checkpoint.save(run_dir.checkpoints, step, jax.device_get(trees), meta)
+    checkpoint.prune(run_dir.checkpoints, cfg.checkpoint.keep)
+
+
+def _logger(cfg: Config, run_dir: RunDir) -> Logger:
+    wandb: WandbCfg | None = cfg.logger.wandb
+    if wandb is None:
+        return LocalLogger()
+    sweep = run_dir.path.parent.name if run_dir.path.parent.parent.name == "sweeps" else None
+    return WandbLogger(
+        run_dir=run_dir.path,
+        mode=wandb.mode,
+        project=wandb.project,
+        entity=wandb.entity,
+        group=wandb.group or sweep,
+        name=f"{cfg.name}/{run_dir.path.name}",
+        tags=wandb.tags,
+        config=dataclasses.asdict(cfg),
+    )
+
+
+def _dump_offender(experiment: Experiment, state: TrainState, run_dir: RunDir) -> None:
+    """Keep the first state that broke the physics, with its model, so that it can be replayed."""
+    folder = run_dir.path / "nan_guard"
+    folder.mkdir(exist_ok=True)
+    offender = jax.device_get(state.env_state.offender)
+    np.savez(folder / "state.npz", **{f.name: getattr(offender, f.name) for f in dataclasses.fields(offender)})
+    from mujoco import mj_saveModel
+
+    mj_saveModel(experiment.env.scene.model, str(folder / "model.mjb"), None)
+    log.warning("an env diverged and was reset; its state before the step, and the model, are in %s", folder)
