@@ -40,7 +40,7 @@ class Scene:
     def __init__(self, robot: Robot, model: mujoco.MjModel):
         self.robot = robot
         self.model = model
-        scalar = (mujoco.mjtJoint.mjJNT_HINGE, mujoco.mjtJoint.mjJNT_SLIDE)
+        scalar = [mujoco.mjtJoint.mjJNT_HINGE.value, mujoco.mjtJoint.mjJNT_SLIDE.value]
         passive = [model.joint(j).name for j in range(model.njnt) if model.jnt_type[j] in scalar]
         self.joint_names = (*robot.joint_names, *(name for name in passive if name not in robot.joint_names))
         self.num_actuated = len(robot.joint_names)
