@@ -31,6 +31,27 @@ def still(ctx: Context, *, std: float = 0.5) -> Float[Array, ""]:
     return jnp.exp(-jnp.sum(jnp.square(ctx.base_lin_vel_w[:2])) / std**2)
 
 
+def capture_point(ctx: Context, *, feet: str, std: float = 0.1) -> Float[Array, ""]:
+    """How close the capture point is to the middle of the feet, in (0, 1]: exp(-|xi - p|^2 / std^2), m.
+
+    The capture point xi = c + v / omega is where a robot, seen as a linear inverted pendulum, must put its centre
+    of pressure to come to rest (Pratt et al. 2006, https://doi.org/10.1109/ICHR.2006.321385); omega = sqrt(g / h).
+    c is the robot's centre of mass at height h above the feet, v the base's velocity.
+
+    Args:
+        ctx: the env.
+        feet: regex of the bodies of the feet; p is the mean of their origins, the ankles.
+        std: distance of the reward's fall, m.
+    """
+    scene = ctx.scene
+    com = ctx.subtree_com[scene.model.body(scene.robot.base_body).id]
+    ankles = jnp.mean(ctx.xpos[scene.find("body", feet)], axis=0)
+    gravity = -float(scene.model.opt.gravity[2])
+    omega = jnp.sqrt(gravity / jnp.maximum(com[2] - ankles[2], 0.1))
+    error = com[:2] + ctx.base_lin_vel_w[:2] / omega - ankles[:2]
+    return jnp.exp(-jnp.sum(jnp.square(error)) / std**2)
+
+
 def base_ang_vel_xy(ctx: Context) -> Float[Array, ""]:
     """Squared roll and pitch rate of the base, rad^2/s^2."""
     return jnp.sum(jnp.square(ctx.base_ang_vel[:2]))
