@@ -7,14 +7,13 @@ beforehand, each job of a sweep too, and claims the run directory only when noth
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import hydra
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import CompactHydraException, HydraException
 from hydra.types import RunMode
@@ -30,13 +29,12 @@ EXIT_USER_ERROR = 2
 
 def main() -> None:
     """Trains as `sys.argv` asks; exits with 2 and one message on stderr where the user made a mistake."""
-    if "" not in sys.path and str(Path.cwd()) not in sys.path:
-        sys.path.append(str(Path.cwd()))  # a user's own terms lie here; a console script does not look by itself
+    look_in_working_directory()
     try:
         sys.argv[1:] = preflight(sys.argv[1:])
         app = hydra.main(config_path=str(compose.conf_dir()), config_name=compose.CONFIG_NAME, version_base="1.3")
     except KsimError as error:
-        sys.exit(_report(error))
+        sys.exit(report(error))
     app(job)()
 
 
@@ -50,7 +48,7 @@ def job(cfg: DictConfig) -> float | None:
     except KsimError as error:
         if settings.mode == RunMode.MULTIRUN:  # the other jobs go on
             raise CompactHydraException(str(error)) from error
-        sys.exit(_report(error))
+        sys.exit(report(error))
 
 
 def preflight(argv: Sequence[str]) -> list[str]:
@@ -64,7 +62,7 @@ def preflight(argv: Sequence[str]) -> list[str]:
         return list(argv)  # Hydra only prints
     if args.experimental_rerun:
         raise ConfigError("--experimental-rerun would write into the old run directory; start a new run instead")
-    overrides = _parse(args.overrides)
+    overrides = compose.parse_overrides(args.overrides)
     compose.check_old_flags({o.key_or_group: o.get_value_string() for o in overrides if not o.is_delete()})
     for override in overrides:
         key = override.key_or_group
@@ -89,24 +87,12 @@ def preflight(argv: Sequence[str]) -> list[str]:
     return [*argv, _run_dir_override(config)]
 
 
-def _parse(overrides: Sequence[str]) -> list[Override]:
-    parser = OverridesParser.create()
-    parsed = []
-    for override in overrides:
-        try:
-            parsed += parser.parse_overrides([override])
-        except HydraException as error:
-            reason = str(error).strip().split("\nSee https://")[0].split("\n")[-1]
-            raise ConfigError(f"{override}: is not an override of the form key=value: {reason}") from error
-    return parsed
-
-
 def _expand(cfg: DictConfig, overrides: Sequence[Override]) -> list[list[str]]:
     """The overrides of each job of a sweep, as Hydra's own sweeper will make them."""
     own = [o for o in overrides if o.is_hydra_override()]
     swept = [o for o in overrides if not o.is_hydra_override()]
     params = OmegaConf.select(cfg, "hydra.sweeper.params") or {}
-    swept = _parse([f"{key}={value}" for key, value in params.items()]) + swept
+    swept = compose.parse_overrides([f"{key}={value}" for key, value in params.items()]) + swept
     if not str(cfg.hydra.sweeper._target_).endswith("BasicSweeper"):
         # Another sweeper draws its values itself: what it does not sweep is checked.
         return [[o.input_line or "" for o in (*own, *swept) if not o.is_sweep_override()]]
@@ -131,6 +117,24 @@ def _run_dir_override(config: Config) -> str:
     return f'hydra.run.dir="{quoted}"'
 
 
-def _report(error: KsimError) -> int:
+def entry(function: Callable[[Sequence[str]], None]) -> None:
+    """Runs an entry point that is no Hydra application on `sys.argv`; a user's mistake is one message, exit code 2."""
+    look_in_working_directory()
+    try:
+        function(sys.argv[1:])
+    except KsimError as error:
+        sys.exit(report(error))
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def look_in_working_directory() -> None:
+    """Lets a user's own terms be found where the command is given; a console script does not look there by itself."""
+    if "" not in sys.path and str(Path.cwd()) not in sys.path:
+        sys.path.append(str(Path.cwd()))
+
+
+def report(error: KsimError) -> int:
+    """Tells a user's mistake on stderr; returns the exit code."""
     print(f"error: {error}", file=sys.stderr)
     return EXIT_USER_ERROR

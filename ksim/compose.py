@@ -14,12 +14,15 @@ from typing import Any
 
 import hydra
 import yaml
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.hydra import Hydra
 from hydra._internal.utils import create_config_search_path
 from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException, MissingConfigException
 from hydra.types import RunMode
 from omegaconf import MISSING, DictConfig, OmegaConf
@@ -148,6 +151,43 @@ def to_config(cfg: DictConfig) -> Config:
     return _typed(plain)
 
 
+def with_overrides(cfg: Config, overrides: Sequence[str]) -> Config:
+    """A config that was composed before, with overrides of the same grammar; checked again.
+
+    Raises:
+        ConfigError: as `compose`.
+    """
+    node = OmegaConf.structured(cfg)
+    OmegaConf.set_struct(node, True)
+    for parsed in parse_overrides(overrides):
+        if parsed.is_sweep_override():
+            raise ConfigError(f"{parsed.input_line} is a sweep; give one value")
+        try:
+            ConfigLoaderImpl._apply_overrides_to_config([parsed], node)
+        except Exception as error:
+            raise ConfigError(_explain(error, None, overrides)) from error
+    plain = OmegaConf.to_container(node, resolve=True)
+    assert isinstance(plain, dict)
+    return _typed(plain)
+
+
+def parse_overrides(overrides: Sequence[str]) -> list[Override]:
+    """Overrides in Hydra's grammar, one by one.
+
+    Raises:
+        ConfigError: naming the one that is none.
+    """
+    parser = OverridesParser.create()
+    parsed = []
+    for override in overrides:
+        try:
+            parsed += parser.parse_overrides([override])
+        except HydraException as error:
+            reason = str(error).strip().split("\nSee https://")[0].split("\n")[-1]
+            raise ConfigError(f"{override}: is not an override of the form key=value: {reason}") from error
+    return parsed
+
+
 def freeze(cfg: Config) -> str:
     """The config as YAML; `load_frozen` makes the same `Config` of it."""
     return OmegaConf.to_yaml(OmegaConf.structured(cfg))
@@ -218,9 +258,9 @@ def check_old_flags(keys: Mapping[str, str]) -> None:
             raise ConfigError(f"{key}={value} is a flag of K-Scale's earlier ksim; {answers.get(value, answers[None])}")
 
 
-def _explain(error: Exception, app: Hydra, overrides: Sequence[str]) -> str:
+def _explain(error: Exception, app: Hydra | None, overrides: Sequence[str]) -> str:
     """What went wrong while Hydra composed, in one message."""
-    if isinstance(error, MissingConfigException):
+    if app is not None and isinstance(error, MissingConfigException):
         return _explain_missing_file(error, app)
     if isinstance(error, yaml.YAMLError):
         return f"not valid YAML: {_one_line(error)}"

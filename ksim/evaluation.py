@@ -1,23 +1,29 @@
-"""Numbers and a video of a policy: many fresh episodes of its mean action."""
+"""Numbers, plots and a video of a policy: many fresh episodes of its mean action, one folder an evaluation."""
 
-import logging
-from collections.abc import Mapping
+import contextlib
+import dataclasses
+import errno
+import os
+import shutil
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import jax
-import jax.numpy as jnp
+import mujoco
 import numpy as np
-from jaxtyping import Array
 
+from ksim import __version__
+from ksim.errors import KsimError
 from ksim.experiment import Experiment, random_key
-from ksim.rl import ActorCritic, Normalizer
 from ksim.rl.evaluate import Episodes, evaluate
+from ksim.store import files
+from ksim.viz.plots import plot_episode
 from ksim.viz.render import try_render_video
 
-log = logging.getLogger(__name__)
-
+VIDEO = "video.mp4"
 _STEPS_WITHOUT_LIMIT = 1000  # length of an evaluation where episodes have no time limit
 
 
@@ -29,12 +35,12 @@ class Result:
         summary: means over the episodes: `return`, `episode_length_s`, `falls` (share that terminated) with
             `falls_low` and `falls_high` (95 % Wilson interval), `reward/<term>` (per second), `termination/<term>`
             (share), `metric/<name>` and its median `metric/<name>/median`; `episodes` and `seed`.
-        episodes: each episode's own values.
+        folder: where it was written.
         video: the mp4 of the first episode, if one was asked for and could be drawn.
     """
 
     summary: dict[str, float]
-    episodes: Episodes
+    folder: Path
     video: Path | None
 
     @property
@@ -47,34 +53,58 @@ class Result:
         return f"{text} over {s['episodes']:.0f} episodes"
 
 
-def evaluate_and_film(
+def evaluate_into(
+    folder: Path,
     experiment: Experiment,
-    net: ActorCritic,
-    normalizer: Mapping[str, Normalizer],
-    video: Path | None,
+    policy: Mapping[str, Any],
     *,
-    episodes: int | None = None,
-    seed: int | None = None,
+    episodes: int,
+    seed: int,
+    video: bool,
+    about: Mapping[str, Any],
+    replace: bool = False,
 ) -> Result:
-    """Play full episodes of the deterministic policy, and film the first one.
+    """Play full episodes of the deterministic policy, and write numbers, plots and a video of the first one.
+
+    The folder appears complete or not at all. A video that cannot be drawn is warned of and left out.
 
     Args:
+        folder: gets `metrics.json`, `video.mp4` and the plots.
         experiment: the task and its engine.
-        net, normalizer: the policy.
-        video: where the mp4 goes; None for none. `eval.video` in the config switches it off, too.
-        episodes: how many; None for the config's `eval.episodes`.
-        seed: of the episodes; None for the run's. Their random stream is not the training's in any case.
+        policy: its `net` and `normalizer`, as in a checkpoint.
+        episodes: how many.
+        seed: of their random stream, which is not the training's in any case.
+        video: also film the first episode.
+        about: what else `metrics.json` says, besides the engine and the summary.
+        replace: put it in the place of a folder that exists; else it is given a name of its own, with `_1`, ...
+
+    Raises:
+        KsimError: the folder cannot be written.
     """
-    cfg, env = experiment.cfg, experiment.env
-    seed = cfg.seed if seed is None else seed
-    assert seed is not None  # the config is checked
-    num_envs = episodes or cfg.eval.episodes
+    played = play(experiment, policy, episodes, seed)
+    summary = summarize(played, experiment.env.step_dt) | {"episodes": float(episodes), "seed": float(seed)}
+    record = {
+        "created_at": files.now(),
+        "ksim": __version__,
+        "engine": dataclasses.asdict(experiment.engine),
+        **about,
+        "summary": summary,
+    }
+    with _staged(folder) as temp:
+        files.write_atomic(temp / "metrics.json", files.json_bytes(record))
+        plot_first(experiment, played, temp)
+        filmed = film(experiment, played, temp / VIDEO) if video else None
+        folder = _put(temp, folder, replace)
+    return Result(summary, folder, folder / VIDEO if filmed else None)
+
+
+def play(experiment: Experiment, policy: Mapping[str, Any], episodes: int, seed: int) -> Episodes:
+    """Full episodes of the policy's mean action, in NumPy; arguments as for `evaluate_into`."""
+    env = experiment.env
     num_steps = env.max_episode_steps or _STEPS_WITHOUT_LIMIT
-    play = jax.jit(partial(evaluate, env, num_envs=num_envs, num_steps=num_steps))
-    result: Episodes = jax.device_get(play(net, dict(normalizer), random_key(seed, "eval")))
-    summary = summarize(result, env.step_dt) | {"episodes": float(num_envs), "seed": float(seed)}
-    path = film(experiment, result, video) if video is not None and cfg.eval.video else None
-    return Result(summary, result, path)
+    program = jax.jit(partial(evaluate, env, num_envs=episodes, num_steps=num_steps))
+    result: Episodes = jax.device_get(program(policy["net"], dict(policy["normalizer"]), random_key(seed, "eval")))
+    return result
 
 
 def summarize(episodes: Episodes, step_dt: float) -> dict[str, float]:
@@ -107,9 +137,60 @@ def wilson(share: float, count: int, z: float = 1.96) -> tuple[float, float]:
 def film(experiment: Experiment, episodes: Episodes, path: Path) -> Path | None:
     """The first episode as an mp4; None, with a warning, where nothing can be rendered."""
     step_dt = experiment.env.step_dt
-    length = min(int(episodes.values["length"][0]), int(experiment.cfg.eval.video_length_s / step_dt))
-    qpos_Tq: Array | np.ndarray = jnp.asarray(episodes.qpos_Tq)[: max(length - 1, 1)]  # the last one is of the next
+    length = min(_first_length(episodes), int(experiment.cfg.eval.video_length_s / step_dt))
+    qpos_Tq = np.asarray(episodes.qpos_Tq)[: max(length, 1)]
     path.parent.mkdir(parents=True, exist_ok=True)
-    return try_render_video(
-        experiment.visual_model(), np.asarray(qpos_Tq), path, fps=1.0 / step_dt, camera=experiment.camera()
-    )
+    return try_render_video(experiment.visual_model(), qpos_Tq, path, fps=1.0 / step_dt, camera=experiment.camera())
+
+
+def plot_first(experiment: Experiment, episodes: Episodes, folder: Path) -> list[Path]:
+    """The first episode's joint positions and actions over time, as PNG files."""
+    env = experiment.env
+    scene = env.scene
+    length = _first_length(episodes)
+    times_T = np.arange(length) * env.step_dt
+    qpos_Tq, action_Ta = np.asarray(episodes.qpos_Tq)[:length], np.asarray(episodes.action_Ta)[:length]
+    slides = scene.model.jnt_type[scene.joint_ids] == mujoco.mjtJoint.mjJNT_SLIDE.value
+    units = "rad or m" if slides.any() else "rad"
+    joints = {name: qpos_Tq[:, adr] for name, adr in zip(scene.joint_names, scene.joint_qpos_adr, strict=True)}
+    actions = {scene.joint_names[joint]: action_Ta[:, i] for i, joint in enumerate(env.actions.joints_a)}
+    return [
+        # A position is that after the step, an action that before it.
+        plot_episode(times_T + env.step_dt, joints, folder / "joint_positions.png", f"position ({units})"),
+        plot_episode(times_T, actions, folder / "actions.png", "action"),
+    ]
+
+
+def _first_length(episodes: Episodes) -> int:
+    """Env steps of the first episode; the positions after its last one are of the next episode already."""
+    return max(int(episodes.values["length"][0]) - 1, 1)
+
+
+@contextlib.contextmanager
+def _staged(folder: Path) -> Iterator[Path]:
+    """A folder beside `folder` to write into; what is left of it when the context ends is removed."""
+    temp = folder.with_name(f".tmp-{folder.name}-{os.getpid()}")
+    try:
+        temp.mkdir(parents=True)
+        yield temp
+    except OSError as error:
+        raise KsimError(f"{folder} cannot be written: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(temp, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            folder.parent.rmdir()  # only where nothing is in it
+
+
+def _put(temp: Path, folder: Path, replace: bool) -> Path:
+    """Rename `temp`; a name is given to one process only."""
+    if replace:
+        shutil.rmtree(folder, ignore_errors=True)
+    number = 0
+    while True:
+        target = folder.with_name(f"{folder.name}_{number}") if number else folder
+        try:
+            return temp.rename(target)
+        except OSError as error:
+            if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+                raise
+            number += 1

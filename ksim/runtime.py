@@ -5,6 +5,7 @@ import hashlib
 import importlib
 import importlib.metadata
 import io
+import logging
 import os
 import platform
 from pathlib import Path
@@ -25,6 +26,7 @@ def prepare(engine: str) -> None:
     Args:
         engine: `auto`, `mjx` or `mujoco`, as configured.
     """
+    logging.getLogger("jax").setLevel(logging.WARNING)  # it tells of each accelerator that is not there
     if engine == "mjx":
         avoid_cpu_hang()
     use_compile_cache()

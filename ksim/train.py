@@ -3,9 +3,9 @@
 import dataclasses
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import jax
 import numpy as np
@@ -13,7 +13,7 @@ import numpy as np
 from ksim.compose import freeze
 from ksim.config import Config, WandbCfg
 from ksim.envs.log import summarize
-from ksim.evaluation import evaluate_and_film
+from ksim.evaluation import evaluate_into
 from ksim.experiment import Experiment, build, random_key
 from ksim.progress import Progress
 from ksim.rl import TrainState, init_train_state, train_chunk
@@ -21,7 +21,7 @@ from ksim.store import checkpoint, files, provenance
 from ksim.store import metrics as metrics_file
 from ksim.store.run_dir import RunDir
 from ksim.store.status import StatusFile
-from ksim.store.wandb_logger import LocalLogger, Logger, WandbLogger
+from ksim.store.wandb_logger import LocalLogger, Logger, Mode, WandbLogger
 from ksim.viz.plots import plot_training
 
 log = logging.getLogger(__name__)
@@ -43,14 +43,15 @@ def train(cfg: Config, run_dir: RunDir) -> float | None:
     with run_dir.lock(), StatusFile(run_dir.status_path) as status:
         try:
             return _train(cfg, run_dir, status)
-        except Exception:
-            log.exception("the training failed")
+        except Exception as error:
+            _log_to_files("the training failed", error)  # the terminal hears of it from who called
             raise
 
 
 def _train(cfg: Config, run_dir: RunDir, status: StatusFile) -> float | None:
     experiment = build(cfg)
     cfg = experiment.cfg
+    assert cfg.seed is not None  # the config is checked
     log.info("physics: %s", experiment.engine.reason)
     log.info("run directory: %s", run_dir.path)
     files.write_atomic(run_dir.config_path, freeze(cfg).encode())
@@ -71,15 +72,23 @@ def _train(cfg: Config, run_dir: RunDir, status: StatusFile) -> float | None:
         plot_training(metrics_file.read(run_dir.metrics_path), run_dir.plots)
         if not cfg.eval.episodes:
             return None
-        result = evaluate_and_film(experiment, state.net, state.normalizer, run_dir.videos / "final.mp4")
-        folder = run_dir.eval / "final"
-        folder.mkdir(parents=True, exist_ok=True)
-        files.write_atomic(folder / "metrics.json", files.json_bytes(result.summary))
         step = status.status.step
+        log.info("playing %d episodes of the deterministic policy ...", cfg.eval.episodes)
+        result = evaluate_into(
+            run_dir.eval / "final",
+            experiment,
+            policy_of(state),
+            episodes=cfg.eval.episodes,
+            seed=cfg.seed,
+            video=cfg.eval.video,
+            about={"step": step, "overrides": []},
+            replace=True,
+        )
         logger.log({f"eval/{name}": value for name, value in result.summary.items()}, step)
         if result.video is not None:
             logger.log_video("video", result.video, step)
         log.info("deterministic policy: %s", result.sentence)
+        log.info("numbers, plots%s: %s", " and a video" if result.video else "", result.folder)
         return result.summary["return"]
     finally:
         logger.finish()
@@ -98,10 +107,13 @@ def _loop(
     steps_per_chunk = cfg.algo.dataset_size * cfg.log.interval_iterations
     total_steps = -(-cfg.algo.total_steps // steps_per_chunk) * steps_per_chunk
     state = jax.jit(partial(init_train_state, env, ppo))(random_key(cfg.seed, "train"))
-    chunk = jit_chunk(experiment)
+    chunk: Any = jit_chunk(experiment)
     started = saved = time.monotonic()
     step, offender_dumped = 0, False
-    with Progress(total_steps, steps_per_chunk) as progress:
+    with Progress(total_steps) as progress:
+        compiling = time.monotonic()
+        chunk = chunk.lower(state).compile()  # apart from the first chunk, whose speed is then true
+        log.info("compiled the training in %.0f s", time.monotonic() - compiling)
         while step < total_steps:
             before = time.monotonic()
             state, sums = chunk(state)
@@ -127,7 +139,7 @@ def _loop(
     return state
 
 
-def jit_chunk(experiment: Experiment) -> Callable[[TrainState], tuple[TrainState, Any]]:
+def jit_chunk(experiment: Experiment) -> "jax.stages.Wrapped":
     """The train program: a chunk of iterations, compiled once, its state donated."""
     program = partial(
         train_chunk, experiment.env, experiment.ppo, num_iterations=experiment.cfg.log.interval_iterations
@@ -145,7 +157,7 @@ def readable(sums: Mapping[str, Any], step_dt: float) -> dict[str, float | None]
 def save(experiment: Experiment, state: TrainState, run_dir: RunDir, step: int) -> None:
     """Write a checkpoint and remove the oldest ones; a disk error is told and ends nothing that can go on."""
     cfg, env = experiment.cfg, experiment.env
-    trees = {"policy": {"net": state.net, "normalizer": state.normalizer}, "train_state": state}
+    trees = {"policy": policy_of(state), "train_state": state}
     meta = {
         "task": cfg.name,
         "seed": cfg.seed,
@@ -158,6 +170,20 @@ def save(experiment: Experiment, state: TrainState, run_dir: RunDir, step: int) 
     checkpoint.prune(run_dir.checkpoints, cfg.checkpoint.keep)
 
 
+def policy_of(state: TrainState) -> dict[str, Any]:
+    """The part of the state that acts, as a checkpoint's tree `policy`."""
+    return {"net": state.net, "normalizer": state.normalizer}
+
+
+def _log_to_files(message: str, error: Exception) -> None:
+    """Log an error with its traceback, but not to the terminal."""
+    trace = (type(error), error, error.__traceback__)
+    record = log.makeRecord(log.name, logging.ERROR, __file__, 0, message, (), trace)
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, logging.FileHandler):
+            handler.handle(record)
+
+
 def _logger(cfg: Config, run_dir: RunDir) -> Logger:
     wandb: WandbCfg | None = cfg.logger.wandb
     if wandb is None:
@@ -165,7 +191,7 @@ def _logger(cfg: Config, run_dir: RunDir) -> Logger:
     sweep = run_dir.path.parent.name if run_dir.path.parent.parent.name == "sweeps" else None
     return WandbLogger(
         run_dir=run_dir.path,
-        mode=wandb.mode,
+        mode=cast(Mode, wandb.mode),  # the config is checked
         project=wandb.project,
         entity=wandb.entity,
         group=wandb.group or sweep,

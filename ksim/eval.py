@@ -1,0 +1,160 @@
+"""Evaluate a saved run: ``python -m ksim.eval run=latest``; numbers, a video and plots, into the run's `eval/`."""
+
+import dataclasses
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import equinox as eqx
+from rich.console import Console
+from rich.table import Table
+
+from ksim import compose, options
+from ksim.cli import entry
+from ksim.config import Config
+from ksim.errors import ConfigError
+from ksim.evaluation import Result, evaluate_into
+from ksim.experiment import Experiment, build
+from ksim.store import checkpoint, files, run_dir
+from ksim.store.run_dir import RunDir
+
+log = logging.getLogger(__name__)
+
+USAGE = """\
+usage: python -m ksim.eval run=<run> [option=value ...] [task.<path>=value ...]
+
+Plays full episodes of a saved policy, without its exploration noise, on a random stream of its own, and writes
+numbers, a video and plots into <run>/eval/<time>/. Nothing else in the run is touched; it may still be training.
+
+options:
+  run=<run>             a run directory, `latest` (the newest run), or `<task>/latest`
+  checkpoint=latest     which policy: its step, `#<n>` (the n-th that is kept), `best` or `latest`
+  episodes=256          how many, one an env
+  seed=<the run's>      seed of the episodes; the same seed gives the same numbers
+  video=true            film the first episode
+  physics=<the run's>   engine: mujoco, mjx, or auto (mjx where JAX sees an accelerator)
+  runs_dir=runs         where `latest` looks
+  task.<path>=value     change the task, with the paths and the grammar of a training's command line
+
+examples:
+  python -m ksim.eval run=latest
+  python -m ksim.eval run=kbot_standing/latest task.events.push=null
+  python -m ksim.eval run=latest task.events.push.speed=0.5 "task.events.push.interval_range_s=[3,6]" video=false
+"""
+
+
+@dataclass(frozen=True)
+class Options:
+    """The command line; see `USAGE`."""
+
+    run: str = field(metadata={"shown": "run directory or latest"})
+    checkpoint: str = "latest"
+    episodes: int = 256
+    seed: int | None = None
+    video: bool = True
+    physics: str | None = None
+    runs_dir: str = "runs"
+
+    def __post_init__(self) -> None:
+        if self.episodes < 1:
+            raise ConfigError(f"episodes: must be above 0, not {self.episodes}")
+        if self.seed is not None and self.seed < 0:
+            raise ConfigError(f"seed: must be 0 or more, not {self.seed}")
+
+
+def main(argv: Sequence[str]) -> None:
+    """Evaluate as the command line asks.
+
+    Raises:
+        KsimError: a mistake of the user's; nothing was written.
+    """
+    if {"-h", "--help"} & set(argv):
+        print(USAGE, end="")
+        return
+    compose.check_old_flags({key: value for key, _, value in (a.partition("=") for a in argv)})
+    chosen, overrides = options.parse(Options, argv, prefixes=("task.",))
+    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    run = run_dir.open(chosen.run, chosen.runs_dir)
+    with Console(stderr=True).status("building ...") as status:
+        trained = compose.load_frozen(run.config_path)
+        experiment = build(changed(trained, overrides, chosen.physics))
+        policy, step = load_policy(run, chosen.checkpoint, experiment)
+        seed = trained.seed if chosen.seed is None else chosen.seed
+        assert seed is not None  # a frozen config has one
+        status.update(f"playing {chosen.episodes} episodes ...")
+        result = evaluate_into(
+            run.eval / files.stamp(),
+            experiment,
+            policy,
+            episodes=chosen.episodes,
+            seed=seed,
+            video=chosen.video,
+            about={"step": step, "options": dataclasses.asdict(chosen), "overrides": overrides},
+        )
+    show(result, run, experiment, step, trained.physics.engine, overrides)
+
+
+def changed(cfg: Config, overrides: Sequence[str], engine: str | None = None) -> Config:
+    """A run's config with changes to its task, and perhaps on another engine.
+
+    Raises:
+        ConfigError: for every mistake in them.
+    """
+    if engine is not None:
+        overrides = [*overrides, f"physics.engine={engine}"]
+    return compose.with_overrides(cfg, overrides)
+
+
+def load_policy(run: RunDir, which: str, experiment: Experiment) -> tuple[Mapping[str, Any], int]:
+    """The policy of a checkpoint (see `ksim.store.checkpoint.find`), and its step.
+
+    Raises:
+        CheckpointError: there is none, or it does not fit the experiment.
+    """
+    like = {"policy": eqx.filter_eval_shape(experiment.policy_like)}
+    while True:
+        path = checkpoint.find(run.checkpoints, which, log.warning)
+        try:
+            found = checkpoint.load(path, like)
+            return found.trees["policy"], found.step
+        except checkpoint.CheckpointError:
+            if path.exists():
+                raise  # else the training, which goes on, has just removed it for a newer one
+
+
+def show(
+    result: Result, run: RunDir, experiment: Experiment, step: int, trained_on: str, overrides: Sequence[str]
+) -> None:
+    """Print the numbers, and where the files are."""
+    console = Console(highlight=False, markup=False, soft_wrap=True)
+    console.print(f"run:     {run.path}, checkpoint of step {step:,}")
+    note = "" if experiment.engine.engine == trained_on else f"; the training was on {trained_on}"
+    console.print(f"physics: {experiment.engine.reason}{note}")
+    if overrides:
+        console.print(f"changed: {' '.join(overrides)}")
+    console.print(table(result.summary))
+    for path in sorted(result.folder.iterdir()):
+        console.print(str(path))
+
+
+def table(summary: Mapping[str, float]) -> Table:
+    """The summary for a person."""
+    rows = Table("", "mean", "", title=f"{summary['episodes']:.0f} episodes, seed {summary['seed']:.0f}")
+    rows.columns[1].justify = "right"
+    rows.add_row("return", f"{summary['return']:.3f}")
+    rows.add_row("episode length", f"{summary['episode_length_s']:.2f} s")
+    interval = f"95 % interval {summary['falls_low']:.2%} to {summary['falls_high']:.2%}"
+    rows.add_row("falls", f"{summary['falls']:.2%}", interval, end_section=True)
+    for prefix, form, note in (("reward/", "{:.4f}", "a second"), ("termination/", "{:.2%}", "of the episodes")):
+        names = [name for name in summary if name.startswith(prefix)]
+        for name in names:
+            rows.add_row(name.replace("/", " "), form.format(summary[name]), note, end_section=name == names[-1])
+    for name, value in summary.items():
+        if name.startswith("metric/") and not name.endswith("/median"):
+            rows.add_row(name.removeprefix("metric/"), f"{value:.4f}", f"median {summary[f'{name}/median']:.4f}")
+    return rows
+
+
+if __name__ == "__main__":
+    entry(main)
