@@ -57,7 +57,9 @@ class Context:
         try:
             return physics.fields[name]
         except KeyError:
-            raise AttributeError(f"the context has no {name!r}: it is neither one of its own nor a field of mjData") from None
+            raise AttributeError(
+                f"the context has no {name!r}: it is neither one of its own nor a field of mjData"
+            ) from None
 
     # The episode
 
@@ -94,25 +96,32 @@ class Context:
         """Positions of the joints relative to the home pose, rad or m."""
         return self.joint_pos - jnp.asarray(self.scene.home_joint_pos, self.qpos.dtype)
 
-    # The floating base
+    # The floating base; for a robot without one, all of these raise ConfigError
+
+    @property
+    def base_qpos_adr(self) -> int:
+        """Where its seven positions start in `qpos`."""
+        return self._of_base(self.scene.base_qpos_adr)
+
+    @property
+    def base_dof_adr(self) -> int:
+        """Where its six velocities start in `qvel`."""
+        return self._of_base(self.scene.base_dof_adr)
 
     @property
     def base_pos(self) -> Float[Array, " 3"]:
         """Position of the base in the world, m."""
-        adr = self._base_adr(self.scene.base_qpos_adr)
-        return self.qpos[adr : adr + 3]
+        return self.qpos[self.base_qpos_adr :][:3]
 
     @property
     def base_quat(self) -> Float[Array, " 4"]:
         """Orientation of the base in the world, wxyz."""
-        adr = self._base_adr(self.scene.base_qpos_adr)
-        return self.qpos[adr + 3 : adr + 7]
+        return self.qpos[self.base_qpos_adr :][3:7]
 
     @property
     def base_lin_vel_w(self) -> Float[Array, " 3"]:
         """Linear velocity of the base in the world frame, m/s."""
-        adr = self._base_adr(self.scene.base_dof_adr)
-        return self.qvel[adr : adr + 3]
+        return self.qvel[self.base_dof_adr :][:3]
 
     @property
     def base_lin_vel(self) -> Float[Array, " 3"]:
@@ -122,8 +131,7 @@ class Context:
     @property
     def base_ang_vel(self) -> Float[Array, " 3"]:
         """Angular velocity of the base in its own frame, rad/s."""
-        adr = self._base_adr(self.scene.base_dof_adr)
-        return self.qvel[adr + 3 : adr + 6]
+        return self.qvel[self.base_dof_adr :][3:6]
 
     @property
     def projected_gravity(self) -> Float[Array, " 3"]:
@@ -144,7 +152,7 @@ class Context:
             return self.state.model_fields[name]
         return jnp.asarray(getattr(self.scene.model, name), float_dtype())
 
-    def _base_adr(self, adr: int | None) -> int:
+    def _of_base(self, adr: int | None) -> int:
         if adr is None:
             raise ConfigError(f"robot {self.scene.robot.name!r} has no floating base")
         return adr

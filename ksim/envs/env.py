@@ -166,9 +166,7 @@ class Env:
             prev_action=state.action,
             offender=_first_offender(state.offender, bad_E, before, ctrl_ESu[:, -1]),
         )
-        terminated_E, truncated_E, ends_E = self._vmap(lambda s: self.terminations(self._context(s)), axes_out=0)(
-            state
-        )
+        terminated_E, truncated_E, ends_E = self._vmap(lambda s: self.terminations(self._context(s)), axes_out=0)(state)
         terminated_E = terminated_E | bad_E
 
         def judge(state: EnvState, terminated: Array, truncated: Array, bad: Array) -> tuple[Any, ...]:
@@ -195,9 +193,7 @@ class Env:
     # Parts of a step
 
     def _context(self, state: EnvState, **kwargs: Any) -> Context:
-        return Context(
-            self.scene, state, step_dt=self.step_dt, max_episode_steps=self.max_episode_steps, **kwargs
-        )
+        return Context(self.scene, state, step_dt=self.step_dt, max_episode_steps=self.max_episode_steps, **kwargs)
 
     def _vmap(self, function: Any, axes_out: Any = None) -> Any:
         """Map a function of one env's state, and of more arrays per env, over E envs."""

@@ -52,7 +52,7 @@ def reset_root(
     yaw = _uniform(keys[1], yaw_range, (1,))
     turn = quat_from_euler(jnp.concatenate([roll_pitch, yaw]).astype(ctx.qpos.dtype))
     pos = ctx.base_pos.at[2].add(_uniform(keys[2], height_range, ()))
-    adr, dof = ctx.scene.base_qpos_adr, ctx.scene.base_dof_adr
+    adr, dof = ctx.base_qpos_adr, ctx.base_dof_adr
     velocity = jnp.concatenate([_uniform(keys[3], lin_vel_range, (3,)), _uniform(keys[4], ang_vel_range, (3,))])
     pose = jnp.concatenate([pos, quat_multiply(turn, ctx.base_quat)])
     return {"qpos": ctx.qpos.at[adr : adr + 7].set(pose), "qvel": ctx.qvel.at[dof : dof + 6].set(velocity)}
@@ -102,7 +102,7 @@ def push(ctx: Context, key: PRNGKeyArray, *, speed: float | tuple[float, float])
     angle = jax.random.uniform(direction_key, (), ctx.qvel.dtype, 0.0, 2.0 * jnp.pi)
     speed_range = (speed, speed) if isinstance(speed, float | int) else speed
     change = _uniform(speed_key, speed_range, ()) * jnp.stack([jnp.cos(angle), jnp.sin(angle)])
-    dof = ctx.scene.base_dof_adr
+    dof = ctx.base_dof_adr
     return {"qvel": ctx.qvel.at[dof : dof + 2].add(change)}
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeVar
 
 import numpy as np
+from jaxtyping import Array
 
 from ksim.envs.scene import Scene
 
@@ -34,7 +35,8 @@ class SignedPermutation:
     index: np.ndarray
     sign: np.ndarray
 
-    def __call__(self, x):
+    def __call__(self, x: Array) -> Array:
+        """The mirrored vector, along the last axis."""
         return x[..., self.index] * self.sign
 
 

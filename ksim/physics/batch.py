@@ -8,6 +8,7 @@ only NumPy is used: a JAX operation there can deadlock (jax issue 24255).
 import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import jax
 import mujoco
@@ -16,7 +17,7 @@ from jaxtyping import Array, Bool, Float
 from mujoco.batch import MODEL_FIELDS, Batch, SimulationError
 
 from ksim.errors import KsimError
-from ksim.physics.base import PhysicsState, field_shape, float_dtype
+from ksim.physics.base import STATE_FIELDS, PhysicsState, field_shape
 
 _STAGE_VEL = mujoco.mjtStage.mjSTAGE_VEL.value
 _STAGE_NONE = mujoco.mjtStage.mjSTAGE_NONE.value
@@ -66,13 +67,13 @@ class BatchPhysics:
         """See `Physics.forward`."""
         return self._call(self._host_forward, state, dict(model_fields), ctrl_Eu, mask_E)
 
-    def _call(self, function: Callable[..., PhysicsState], state: PhysicsState, *args) -> PhysicsState:
+    def _call(self, function: Callable[..., PhysicsState], state: PhysicsState, *args: Any) -> PhysicsState:
         shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), state)
         return jax.pure_callback(function, shapes, state, *args, vmap_method="sequential")
 
-    # Host side: NumPy only.
+    # Host side: NumPy only; a PhysicsState holds NumPy arrays here.
 
-    def _host_step(self, *args) -> PhysicsState:
+    def _host_step(self, *args: Any) -> PhysicsState:
         state, model_fields, ctrl_ESu = jax.tree.map(np.asarray, args)
         num_envs, num_substeps = ctrl_ESu.shape[:2]
         held = all(np.array_equal(ctrl_ESu[:, 0], ctrl_ESu[:, s]) for s in range(1, num_substeps))
@@ -86,9 +87,9 @@ class BatchPhysics:
                 ctrl[:] = ctrl_ESu[:, s]
                 last = s + count == num_substeps
                 failed |= _run(batch.step, num_envs, None, nstep=count, stage=_STAGE_VEL if last else _STAGE_NONE)
-            return self._read(batch, failed)
+            return self._read(batch, failed, state.qpos.dtype)
 
-    def _host_forward(self, *args) -> PhysicsState:
+    def _host_forward(self, *args: Any) -> PhysicsState:
         state, model_fields, ctrl_Eu, mask_E = jax.tree.map(np.asarray, args)
         if not mask_E.any():
             return state
@@ -97,9 +98,9 @@ class BatchPhysics:
             batch.bind("ctrl")[:] = ctrl_Eu
             # The full pass, never a lower stage: a shared mjData would show another env's values.
             failed = _run(batch.forward, len(mask_E), np.flatnonzero(mask_E), stage=_STAGE_ACC)
-            new = self._read(batch, failed)
-        fields = {name: _where(mask_E, new.fields[name], state.fields[name]) for name in self.fields}
-        qpos = _where(failed, np.full_like(state.qpos, np.nan), state.qpos)
+            new = self._read_fields(batch, state.qpos.dtype)
+        fields: dict[str, Any] = {n: _where(mask_E, new[n], state.fields[n]) for n in self.fields}
+        qpos: Any = _where(failed, np.full_like(state.qpos, np.nan), state.qpos)
         return PhysicsState(qpos, state.qvel, state.act, state.qacc_warmstart, fields)
 
     def _batch(self, num_envs: int, model_fields: Sequence[str]) -> Batch:
@@ -119,25 +120,22 @@ class BatchPhysics:
     def _load(self, num_envs: int, state: PhysicsState, model_fields: Mapping[str, np.ndarray]) -> Batch:
         batch = self._batch(num_envs, tuple(model_fields))
         batch.state[:] = self._default_row
-        for name in ("qpos", "qvel", "act", "qacc_warmstart"):
+        for name in STATE_FIELDS:
             batch.bind(name)[:] = getattr(state, name)
         for name, value in model_fields.items():
             batch.expand(name)[:] = np.asarray(value).reshape(batch.expand(name).shape)
         return batch
 
-    def _read(self, batch: Batch, failed: np.ndarray) -> PhysicsState:
-        dtype = float_dtype()
+    def _read(self, batch: Batch, failed: np.ndarray, dtype: np.dtype) -> PhysicsState:
+        state: dict[str, Any] = {name: batch.bind(name).astype(dtype) for name in STATE_FIELDS}
+        state["qpos"][failed] = np.nan
+        return PhysicsState(**state, fields=self._read_fields(batch, dtype))
 
-        def copy(name: str) -> np.ndarray:
-            return batch.bind(name).astype(dtype)
-
-        fields = {name: copy(name).reshape(batch.nsim, *self._shapes[name]) for name in self.fields}
-        qpos = copy("qpos")
-        qpos[failed] = np.nan
-        return PhysicsState(qpos, copy("qvel"), copy("act"), copy("qacc_warmstart"), fields)
+    def _read_fields(self, batch: Batch, dtype: np.dtype) -> dict[str, Any]:
+        return {n: batch.bind(n).astype(dtype).reshape(batch.nsim, *self._shapes[n]) for n in self.fields}
 
 
-def _run(method, num_envs: int, ids: np.ndarray | None, **kwargs) -> np.ndarray:
+def _run(method: Callable[..., None], num_envs: int, ids: np.ndarray | None, **kwargs: Any) -> np.ndarray:
     """Call a method of the pool; the envs in which MuJoCo raised an error, as a mask."""
     failed = np.zeros(num_envs, bool)
     try:

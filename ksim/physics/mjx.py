@@ -1,7 +1,7 @@
 """MuJoCo XLA (`mujoco.mjx`, `impl="jax"`): the engine for GPUs and TPUs."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
@@ -11,8 +11,12 @@ from jaxtyping import Array, Bool, Float
 from ksim import runtime
 from ksim.physics.base import PhysicsState, float_dtype
 
-mjx = runtime.import_mjx_quietly()
-Data, Model = Any, Any  # mjx.Data and mjx.Model, which the type checker cannot see
+if TYPE_CHECKING:
+    from mujoco import mjx
+    from mujoco.mjx import Data, Model
+else:
+    mjx = runtime.import_mjx_quietly()
+    Data, Model = mjx.Data, mjx.Model
 
 
 class MjxPhysics:

@@ -33,7 +33,9 @@ def choose_engine(engine: str, backend: str, threads: int | None = None) -> Engi
     if engine == "mjx":
         return EngineChoice("mjx", f"MJX on JAX's {backend} backend, as physics=mjx asks")
     if backend == "cpu":
-        return EngineChoice("mujoco", f"C MuJoCo on {pool}: JAX sees no accelerator, and MJX is ten times slower on a CPU")
+        return EngineChoice(
+            "mujoco", f"C MuJoCo on {pool}: JAX sees no accelerator, and MJX is ten times slower on a CPU"
+        )
     return EngineChoice("mjx", f"MJX: JAX sees an accelerator ({backend})")
 
 

@@ -186,9 +186,7 @@ def make_actor_critic(
         return ActorCritic(actor, critic, log_std, None)
     same = SignedPermutation(np.arange(1), np.ones(1, np.float32))
     return ActorCritic(
-        MirrorMLP(
-            actor_sizes, cfg.activation, symmetry.obs["actor"], symmetry.action, last_scale=0.01, key=actor_key
-        ),
+        MirrorMLP(actor_sizes, cfg.activation, symmetry.obs["actor"], symmetry.action, last_scale=0.01, key=actor_key),
         MirrorMLP(critic_sizes, cfg.activation, symmetry.obs["critic"], same, last_scale=1.0, key=critic_key),
         log_std,
         symmetry.action,

@@ -176,7 +176,7 @@ def train_iteration(env: Env, ppo: PPO, state: TrainState) -> tuple[TrainState, 
     dataset_D = flatten(rollout_TE, advantage_TE, target_TE)
     state, metrics = update(ppo, state, dataset_D)
     normalizer = {
-        group: normalizer.update(seen[group], ppo.symmetry and ppo.symmetry.obs[group])
+        group: normalizer.update(seen[group], ppo.symmetry.obs[group] if ppo.symmetry else None)
         for group, normalizer in state.normalizer.items()
     }
     state = dataclasses.replace(state, normalizer=normalizer, num_iterations=state.num_iterations + 1)

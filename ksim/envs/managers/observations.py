@@ -43,9 +43,7 @@ class ObservationManager:
             for name, group in self.groups.items()
         }
 
-    def mirror(
-        self, group: str, scene: Scene, sizes: dict[str, int], action: SignedPermutation
-    ) -> SignedPermutation:
+    def mirror(self, group: str, scene: Scene, sizes: dict[str, int], action: SignedPermutation) -> SignedPermutation:
         """How a concatenated group changes when the robot is mirrored left to right.
 
         Raises:
@@ -94,10 +92,13 @@ def apply_noise(noise: NoiseCfg, value: Float[Array, " n"], key: PRNGKeyArray) -
     shape, dtype = value.shape, value.dtype
     match noise.type:
         case "constant":
+            assert noise.value is not None  # NoiseCfg checks what each type needs
             drawn = jnp.full(shape, noise.value, dtype)
         case "uniform":
+            assert noise.low is not None and noise.high is not None
             drawn = jax.random.uniform(key, shape, dtype, noise.low, noise.high)
         case "gaussian":
+            assert noise.std is not None
             drawn = (noise.mean or 0.0) + noise.std * jax.random.normal(key, shape, dtype)
     match noise.operation:
         case "add":
