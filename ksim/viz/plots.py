@@ -18,7 +18,6 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 from PIL import Image
 
-X_KEYS = ("env_steps", "step", "steps")
 MAX_POINTS = 1000  # more than a small picture can show
 MAX_LINES = 8  # on one pair of axes; more become small multiples
 _DPI = 90
@@ -26,33 +25,39 @@ _DPI = 90
 
 @dataclass(frozen=True)
 class Panel:
-    """One pair of axes: its title, y label, the keys (regular expressions) drawn in it, and their scale."""
+    """One pair of axes."""
 
     title: str
     ylabel: str
-    keys: tuple[str, ...]
+    key: str  # what is drawn in it; a regular expression for several
     factor: float = 1.0
     log: bool = False
+    total: bool = False  # what the lines count, added up
 
 
 # Figures with fixed panels. A key in `eval/` is drawn dashed into the panel of the training's key.
-LEARNING = (
-    Panel("Return", "mean return of an episode", ("mean_return",)),
-    Panel("Episode length", "mean length (steps)", ("mean_episode_length",)),
-    Panel("Falls", "share of episodes (%)", ("fall_share", "share_of_falls"), factor=100.0),
-    Panel("Throughput", "env steps/s", ("env_steps_per_s", "env_steps_per_second", "steps_per_s")),
-)
-OPTIMIZATION = (
-    Panel("Policy loss", "loss", ("(loss/)?policy(_loss)?",)),
-    Panel("Value loss", "loss", ("(loss/)?value(_loss)?",)),
-    Panel("Policy change per update", "KL divergence (nat)", ("(loss/)?(approx_)?kl",)),
-    Panel("Learning rate", "learning rate", ("learning_rate",), log=True),
-    Panel("Exploration", "mean std of the actions", ("action_std(/.*)?", "mean_std")),
-    Panel("Entropy", "entropy (nat)", ("(loss/)?entropy",)),
-    Panel("Clipped share", "share of ratios clipped (%)", ("(loss/)?clip(_)?(fraction|share)",), factor=100.0),
-    Panel("Gradient norm", "norm", ("(loss/)?grad(ient)?_norm",)),
-    Panel("Explained variance", "share of the returns' variance", ("explained_variance",)),
-)
+FIGURES = {
+    "learning": (
+        Panel("Return", "mean return of an episode", "return"),
+        Panel("Episode length", "mean length (s)", "episode_length_s"),
+        Panel("Falls", "share of episodes (%)", "falls", factor=100.0),
+        Panel("Throughput", "env steps/s", "env_steps_per_s"),
+    ),
+    "optimization": (
+        Panel("Policy loss", "loss", "ppo/policy_loss"),
+        Panel("Value loss", "loss", "ppo/value_loss", log=True),
+        Panel("Explained variance", "share of the returns' variance", "ppo/explained_variance"),
+        Panel("Policy change per update", "KL divergence (nat)", "ppo/kl"),
+        Panel("Clipped share", "share of ratios clipped (%)", "ppo/clip_fraction", factor=100.0),
+        Panel("Learning rate", "learning rate", "ppo/learning_rate", log=True),
+        Panel("Gradient norm", "norm", "ppo/grad_norm"),
+        Panel("Exploration", "mean std of the actions", "ppo/action_std"),
+        Panel("Entropy", "entropy (nat)", "ppo/entropy"),
+        Panel("Reward", "mean reward of an env step", "ppo/reward"),
+        Panel("Ratio at the first minibatch", "largest |ratio - 1|", "ppo/first_ratio_error"),
+        Panel("Not finite or diverged", "env steps so far", "nan_guard|not_finite/.*", total=True),
+    ),
+}
 # Figures with a panel for each key under a prefix: file name, prefix, title, y label.
 FAMILIES = (
     ("rewards", "reward/", "Reward terms", "weighted reward per second"),
@@ -65,26 +70,21 @@ FAMILIES = (
 def plot_training(metrics: Sequence[Mapping[str, Any]], folder: Path | str) -> list[Path]:
     """Draws the learning curves of `metrics`, the lines of a metrics.jsonl, into `folder`; returns the files.
 
-    The x axis is the number of env steps (`env_steps`). What no line holds is not plotted; None and values
+    The x axis is the number of env steps (`step`). What no line holds is not plotted; None and values
     that are not finite are gaps. A figure with nothing to show is not written.
     """
     folder = Path(folder)
     table = _table(metrics)
-    x_key = next((key for key in X_KEYS if key in table), None)
-    x_T = table[x_key] if x_key else np.arange(len(metrics), dtype=np.float64)
-    x_label = "env steps" if x_key else "log line"
+    x_T = table.pop("step", np.arange(len(metrics), dtype=np.float64))
     files = []
-    for name, panels in (("learning", LEARNING), ("optimization", OPTIMIZATION)):
+    for name, panels in FIGURES.items():
         drawn = [(panel, keys) for panel in panels if (keys := _keys_of(panel, table))]
-        files += _grid(
-            folder / f"{name}.png", name.capitalize(), [_draw_panel(p, k, x_T, table) for p, k in drawn], x_label
-        )
+        files += _grid(folder / f"{name}.png", name.capitalize(), [_draw_panel(p, k, x_T, table) for p, k in drawn])
     for name, prefix, title, y_label in FAMILIES:
         keys = [key for key in table if key.removeprefix("eval/").startswith(prefix)]
         names = list(dict.fromkeys(key.removeprefix("eval/") for key in keys))
-        family = [Panel(n.removeprefix(prefix), y_label, (re.escape(n),)) for n in names]
-        draw = [_draw_panel(p, _keys_of(p, table), x_T, table) for p in family]
-        files += _grid(folder / f"{name}.png", title, draw, x_label)
+        family = [Panel(n.removeprefix(prefix), y_label, re.escape(n)) for n in names]
+        files += _grid(folder / f"{name}.png", title, [_draw_panel(p, _keys_of(p, table), x_T, table) for p in family])
     return files
 
 
@@ -152,8 +152,7 @@ def _table(metrics: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
 
 
 def _keys_of(panel: Panel, table: Mapping[str, np.ndarray]) -> list[str]:
-    patterns = [re.compile(f"(eval/)?({key})") for key in panel.keys]
-    keys = [key for key in table if any(p.fullmatch(key) for p in patterns)]
+    keys = [key for key in table if re.fullmatch(f"(eval/)?({panel.key})", key)]
     return sorted(keys, key=lambda key: key.startswith("eval/"))  # evaluations are drawn on top
 
 
@@ -161,13 +160,15 @@ def _draw_panel(
     panel: Panel, keys: Sequence[str], x_T: np.ndarray, table: Mapping[str, np.ndarray]
 ) -> Callable[[Axes], None]:
     def draw(ax: Axes) -> None:
+        training = [key for key in keys if not key.startswith("eval/")]
         for key in keys:
-            is_eval = key.startswith("eval/")
+            is_eval = key not in training
+            y_T = (np.nancumsum(table[key]) if panel.total else table[key]) * panel.factor
             # Evaluations are rare: their points are joined across the lines that have none.
-            has_T = np.isfinite(table[key]) if is_eval else np.ones(len(x_T), dtype=bool)
+            has_T = np.isfinite(y_T) if is_eval else np.ones(len(x_T), dtype=bool)
             style = {"linestyle": "--", "marker": "o", "markersize": 3} if is_eval else {}
-            name = "evaluation" if is_eval else ("training" if len(keys) <= 2 else key.split("/")[-1])
-            _line(ax, x_T[has_T], table[key][has_T] * panel.factor, label=name, **style)
+            name = "evaluation" if is_eval else "training" if len(training) == 1 else key
+            _line(ax, x_T[has_T], y_T[has_T], label=name, **style)
         if panel.log:
             ax.set_yscale("log")
         ax.set_title(panel.title, fontsize=10)
@@ -187,7 +188,12 @@ def _line(ax: Axes, x_T: np.ndarray, y_T: np.ndarray, **style: Any) -> None:
 
 
 def _grid(
-    path: Path, title: str, draw: Sequence[Callable[[Axes], None]], x_label: str, *, engineering: bool = True
+    path: Path,
+    title: str,
+    draw: Sequence[Callable[[Axes], None]],
+    x_label: str = "env steps",
+    *,
+    engineering: bool = True,
 ) -> list[Path]:
     """Draws one pair of axes for each function into a figure; an empty list writes nothing."""
     if not draw:

@@ -7,45 +7,63 @@ from PIL import Image
 from ksim.viz import plots
 from ksim.viz.plots import plot_episode, plot_training
 
+PPO_NAMES = (
+    "policy_loss value_loss entropy clip_fraction action_std grad_norm learning_rate explained_variance reward"
+    " first_ratio_error"
+).split()
+
 
 def log_lines(count: int) -> list[dict]:
     rng = np.random.default_rng(0)
     lines = []
     for i in range(count):
         line = {
-            "env_steps": i * 32_768,
-            "mean_return": None if i % 7 == 3 else 20 * (1 - np.exp(-i / 900)) + rng.normal(),
-            "mean_episode_length": i / 6 + 9 * rng.normal(),
-            "fall_share": float(np.exp(-i / 500)),
+            "step": i * 32_768,
+            "episodes": 100.0,
+            "return": None if i % 7 == 3 else 20 * (1 - np.exp(-i / 900)) + rng.normal(),
+            "episode_length_s": i / 300 + rng.normal(),
+            "falls": float(np.exp(-i / 500)),
             "env_steps_per_s": 9000 + 300 * rng.normal(),
-            "kl": float("nan") if i % 5 == 2 else 0.02 + 0.003 * rng.normal(),
-            "learning_rate": 1e-3,
-            "action_std": 0.8,
-            "loss/policy": rng.normal(),
-            "loss/value": rng.normal(),
+            "wall_time_s": 3.5 * i,
+            "ppo/kl": float("nan") if i % 5 == 2 else 0.02 + 0.003 * rng.normal(),
             "status": "running",
         }
+        line |= {f"ppo/{name}": float(np.exp(rng.normal())) for name in PPO_NAMES}
+        if i % 50 == 1:
+            line |= {"nan_guard": 2.0, "not_finite/term_3": 1.0}
         line |= {f"reward/term_{k}": rng.normal() for k in range(16)}
         line |= {f"termination/{k}": rng.uniform() for k in ("fell", "time_out")}
+        line |= {"metric/drift": rng.uniform()}
         if i % 100 == 0:
-            line["eval/mean_return"] = 20.0
+            line["eval/return"] = 20.0
         lines.append(line)
     return lines
 
 
 def test_training_plots_are_written_and_small(tmp_path):
     files = plot_training(log_lines(2000), tmp_path / "plots")
-    assert {f.name for f in files} == {"learning.png", "optimization.png", "rewards.png", "terminations.png"}
+    names = ("learning", "optimization", "rewards", "terminations", "metrics")
+    assert [f.name for f in files] == [f"{name}.png" for name in names]
     assert sorted(tmp_path.joinpath("plots").iterdir()) == sorted(files)
     for file in files:
         assert file.stat().st_size < 200_000
         assert np.asarray(Image.open(file).convert("RGB")).std() > 5
 
 
+def test_every_name_that_the_update_writes_is_drawn(monkeypatch, tmp_path):
+    drawn = []
+    monkeypatch.setattr(plots, "_line", lambda ax, x_T, y_T, **_: drawn.append(ax.get_title()))
+    monkeypatch.setattr(plots.Axes, "legend", lambda *a, **k: None)
+    figures = {"optimization.png"}
+    line = {f"ppo/{name}": 0.5 for name in [*PPO_NAMES, "kl"]} | {"nan_guard": 1.0, "not_finite/upright": 2.0}
+    assert {f.name for f in plot_training([{"step": 1, **line}], tmp_path)} == figures
+    assert len(drawn) == len(line)
+
+
 def test_missing_keys_are_not_plotted(tmp_path):
     assert plot_training([], tmp_path) == []
-    assert plot_training([{"env_steps": 1, "mean_return": None}], tmp_path) == []
-    files = plot_training([{"env_steps": 1, "mean_return": 2.0}, {"env_steps": 2, "reward/up": 1}], tmp_path)
+    assert plot_training([{"step": 1, "return": None}], tmp_path) == []
+    files = plot_training([{"step": 1, "return": 2.0}, {"step": 2, "reward/up": 1}], tmp_path)
     assert {f.name for f in files} == {"learning.png", "rewards.png"}
 
 
@@ -53,9 +71,9 @@ def test_each_key_lands_in_its_panel(monkeypatch, tmp_path):
     drawn = {}
     monkeypatch.setattr(plots, "_line", lambda ax, x_T, y_T, **_: drawn.setdefault(ax, []).append((x_T, y_T)))
     lines = [
-        {"env_steps": 0, "fall_share": 0.5, "eval/fall_share": 0.25},
-        {"env_steps": 10, "fall_share": None},
-        {"env_steps": 20, "fall_share": 0.1, "eval/fall_share": 0.0},
+        {"step": 0, "falls": 0.5, "eval/falls": 0.25},
+        {"step": 10, "falls": None},
+        {"step": 20, "falls": 0.1, "eval/falls": 0.0},
     ]
     monkeypatch.setattr(plots.Axes, "legend", lambda *a, **k: None)
     plot_training(lines, tmp_path)
