@@ -38,7 +38,7 @@ def avoid_cpu_hang() -> None:
     Raises:
         KsimError: the backend runs already, on a CPU and with too few threads.
     """
-    threads = int(os.environ.get("PJRT_NPROC") or 0) or os.cpu_count() or 1
+    threads = _xla_threads()
     if threads >= _SAFE_POOL:
         return
     if not _backend_is_up():
@@ -48,6 +48,16 @@ def avoid_cpu_hang() -> None:
             f"MJX can hang on JAX's CPU backend with {threads} threads, and the backend has started already; set the "
             f"environment variable PJRT_NPROC={_SAFE_POOL} (or call ksim.runtime.avoid_cpu_hang()) before using JAX"
         )
+
+
+def _xla_threads() -> int:
+    """Threads of XLA's CPU backend, as XLA counts them: two variables, else the CPUs that this process may use."""
+    for name in ("PJRT_NPROC", "NPROC"):
+        try:
+            return max(int(os.environ.get(name, "")), 1)
+        except ValueError:
+            pass
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def use_compile_cache() -> None:

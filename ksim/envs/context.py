@@ -5,21 +5,21 @@ from typing import Any
 
 import jax.numpy as jnp
 import mujoco
-import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from ksim.envs.math import rotate_inverse
 from ksim.envs.scene import Scene
 from ksim.envs.state import EnvState
 from ksim.errors import ConfigError
-from ksim.physics.base import STATE_FIELDS, field_shape, float_dtype
+from ksim.physics.base import DERIVED_FIELDS, STATE_FIELDS, field_shape, float_dtype
 
 
 class Context:
     """One env at one instant.
 
-    Every field of mjData is an attribute under MuJoCo's own name (`ctx.xpos`, `ctx.sensordata`, ...); an engine
-    computes and carries only those that terms read. Below are the quantities that robots are usually described by.
+    Fields of mjData are attributes under MuJoCo's own names (`ctx.xpos`, `ctx.sensordata`, ...: those that
+    `ksim.physics.base.DERIVED_FIELDS` lists); an engine carries only those that terms read. Below are the quantities
+    that robots are usually described by.
 
     Attributes:
         scene: names, ids and the robot's table.
@@ -58,7 +58,8 @@ class Context:
             return physics.fields[name]
         except KeyError:
             raise AttributeError(
-                f"the context has no {name!r}: it is neither one of its own nor a field of mjData"
+                f"the context has no {name!r}: it is neither one of its own nor a field of mjData that engines compute"
+                f" ({', '.join(sorted(DERIVED_FIELDS))}); what sensors measure is in ctx.sensor(name)"
             ) from None
 
     # The episode
@@ -166,7 +167,7 @@ class RecordingFields(Mapping[str, Array]):
         self.read: list[str] = []
 
     def __getitem__(self, name: str) -> Array:
-        if not isinstance(getattr(self._data, name, None), np.ndarray):
+        if name not in DERIVED_FIELDS:
             raise KeyError(name)
         if name not in self.read:
             self.read.append(name)

@@ -91,6 +91,9 @@ class Env:
         self.metrics = MetricManager(resolve("task.metrics", cfg.metrics, MetricSettings))
         self.action_size = self.actions.size
         self.physics: Physics = make_physics(engine, self.scene.model, self._trace_terms(), threads)
+        for name, path in self.events.model_fields.items():
+            if not self.physics.has_model_field(name):
+                raise ConfigError(f"{path}: mjModel's {name!r} cannot differ between envs on physics={engine}")
 
     def symmetry(self) -> Symmetry:
         """How the robot mirrors left to right.
@@ -136,7 +139,7 @@ class Env:
         state, startup_key_E = _split_keys(state)
         state = jax.vmap(self._startup, in_axes=(_STATE_AXES, 0), out_axes=_STATE_AXES)(state, startup_key_E)
         state, reset_key_E = _split_keys(state)
-        state = self._reset_where(state, jnp.ones(num_envs, bool), reset_key_E)
+        state = self._share_timers(self._reset_where(state, jnp.ones(num_envs, bool), reset_key_E))
         if random_age and self.max_episode_steps:
             state, age_key_E = _split_keys(state)
             age_E = jax.vmap(lambda k: jax.random.randint(k, (), 0, self.max_episode_steps))(age_key_E)
@@ -153,11 +156,12 @@ class Env:
         state, key_E = _split_keys(state)
         key_E4 = jax.vmap(lambda key: jax.random.split(key, 4))(key_E)
         event_key_E, reset_key_E, terminal_key_E, obs_key_E = (key_E4[:, i] for i in range(4))
-        state = self._vmap(self._fire_events)(state, event_key_E)
+        last = state.physics
+        state = self._share_timers(self._vmap(self._fire_events)(state, event_key_E))
         ctrl_ESu = self._vmap(lambda s, a: self.actions(self._context(s), a), axes_out=0)(state, action_Ea)
         before = state.physics
         physics = self.physics.step(state.physics, state.model_fields, ctrl_ESu)
-        physics, bad_E = self._guard(physics, before)
+        physics, bad_E = self._guard(physics, last)
         state = _replace(
             state,
             physics=physics,
@@ -222,6 +226,14 @@ class Env:
             timers[name] = jnp.where(fires, drawn[name], left)
         return _replace(state, timers=timers)
 
+    def _share_timers(self, state: EnvState) -> EnvState:
+        """Events that are global fire in all envs at once: the first env's timer is everybody's."""
+        timers = dict(state.timers)
+        for name, term in self.events.of_mode("interval").items():
+            if term.settings.is_global:
+                timers[name] = jnp.broadcast_to(timers[name][0], timers[name].shape)
+        return _replace(state, timers=timers)
+
     def _write(self, state: EnvState, term: Term, key: PRNGKeyArray, where: Bool[Array, ""] | bool = True) -> EnvState:
         """The state with an event's writes, where it fires."""
         writes = self.events.writes(term, self._context(state), key)
@@ -236,14 +248,14 @@ class Env:
                 fields[name] = jnp.where(where, value, fields[name]).astype(float_dtype())
         return _replace(state, physics=new_physics, model_fields=fields)
 
-    def _guard(self, physics: PhysicsState, before: PhysicsState) -> tuple[PhysicsState, Bool[Array, " E"]]:
-        """Put envs whose state is not finite or has diverged back to where they were, and say which."""
+    def _guard(self, physics: PhysicsState, last: PhysicsState) -> tuple[PhysicsState, Bool[Array, " E"]]:
+        """Put envs whose state is not finite or has diverged back to their last good state, and say which."""
         if not self.cfg.sim.nan_guard:
             return physics, jnp.zeros(physics.qpos.shape[0], bool)
         ok_E = jnp.ones(physics.qpos.shape[0], bool)
         for x in (physics.qpos, physics.qvel, physics.act):
             ok_E &= jnp.all(jnp.abs(x) < _BAD_MAGNITUDE, axis=-1)  # false for NaN, too
-        return _where_env(ok_E, physics, before), ~ok_E
+        return _where_env(ok_E, physics, last), ~ok_E
 
     def _accumulate(self, ctx: Context, reward: Array, terms: dict[str, Array]) -> dict[str, Array]:
         episode = ctx.state.episode
@@ -282,7 +294,11 @@ class Env:
         )
         for i, term in enumerate(self.events.of_mode("reset").values()):
             state = self._write(state, term, jax.random.fold_in(event_key, i))
-        return _replace(state, timers=self.events.draw_timers(timer_key), episode=self._empty_episode())
+        timers = self.events.draw_timers(timer_key)
+        for name, left in state.timers.items():
+            if self.events.terms[name].settings.is_global:  # runs on; 0 before the first reset
+                timers[name] = jnp.where(left > 0, left, timers[name])
+        return _replace(state, timers=timers, episode=self._empty_episode())
 
     def _empty_episode(self) -> dict[str, Array]:
         zero = jnp.zeros((), float_dtype())

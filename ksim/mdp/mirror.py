@@ -60,10 +60,10 @@ def concatenated(parts: list[SignedPermutation]) -> SignedPermutation:
 def of_joints(scene: Scene, joints_u: np.ndarray) -> SignedPermutation | None:
     """How values of these joints (indices into the actuated joints) are mirrored among themselves.
 
-    None where the robot has no mirror map, or where a joint's partner is not among them.
+    None where the robot has no mirror map, where it leaves a joint out, or where a joint's partner is not among them.
     """
     mirror = scene.robot.mirror
-    if mirror is None:
+    if mirror is None or any(joint >= len(mirror.joint_index_u) for joint in joints_u):
         return None
     position = {int(joint): i for i, joint in enumerate(joints_u)}
     partners = [position.get(int(mirror.joint_index_u[joint])) for joint in joints_u]

@@ -17,9 +17,17 @@ from jaxtyping import Array, Bool, Float
 # Fields of mjData that the carry holds in any case; terms read them without declaring anything.
 STATE_FIELDS = ("qpos", "qvel", "act", "qacc_warmstart")
 
-# Derived fields that an engine computes in the acceleration stage: after a step they are those of the last
-# substep, whereas position and velocity fields belong to the new state.
-ACCELERATION_FIELDS = frozenset({"qacc", "actuator_force", "qfrc_actuator", "qfrc_constraint"})
+# Derived fields that every engine computes, in every step, of the same shape. Others are left out: MuJoCo computes
+# `subtree_linvel`, `cacc` or `cfrc_ext` only for sensors that need them, MJX keeps `actuator_velocity` to itself,
+# and contacts and constraints change their number.
+POSITION_AND_VELOCITY_FIELDS = frozenset(
+    "xpos xquat xmat xipos ximat xanchor xaxis geom_xpos geom_xmat site_xpos site_xmat cam_xpos cam_xmat subtree_com"
+    " cdof actuator_length ten_length cvel cdof_dot qfrc_bias qfrc_passive".split()
+)
+ACCELERATION_FIELDS = frozenset(
+    "ctrl actuator_force qfrc_actuator qfrc_smooth qfrc_constraint qacc qacc_smooth act_dot".split()
+)
+DERIVED_FIELDS = POSITION_AND_VELOCITY_FIELDS | ACCELERATION_FIELDS | {"sensordata"}  # a sensor has its type's stage
 
 
 class PhysicsState(eqx.Module):
@@ -52,14 +60,18 @@ class Physics(Protocol):
         """Advance E envs by S substeps, substep s with the controls `ctrl_ESu[:, s]`.
 
         Position and velocity fields of the result belong to the new state, acceleration-stage fields
-        (`ACCELERATION_FIELDS`, force and contact sensors) to the last substep. An env in which the engine
-        failed comes back with NaN in `qpos`.
+        (`ACCELERATION_FIELDS`; force, touch, contact and acceleration sensors) to the last substep. An env in which
+        the engine failed comes back with NaN in `qpos`.
 
         Args:
             state: the envs.
             model_fields: values per env of mjModel fields, by name, each (E, ...); other fields are the model's.
             ctrl_ESu: controls of each substep, in the units of the actuators.
         """
+        ...
+
+    def has_model_field(self, name: str) -> bool:
+        """Whether `model_fields` may hold this field of mjModel."""
         ...
 
     def forward(
@@ -94,9 +106,11 @@ def field_shape(data: mujoco.MjData, name: str) -> tuple[int, ...]:
     """Shape of a derived field of one env, matrices as MJX gives them: (n, 3, 3).
 
     Raises:
-        AttributeError: mjData has no such array field.
+        AttributeError: the engines do not compute it.
     """
-    value = getattr(data, name, None)
-    if not isinstance(value, np.ndarray):
-        raise AttributeError(f"mjData has no array field {name!r}")
+    if name not in DERIVED_FIELDS:
+        raise AttributeError(
+            f"{name!r} is not among the fields of mjData that engines compute: {sorted(DERIVED_FIELDS)}"
+        )
+    value = getattr(data, name)
     return (value.shape[0], 3, 3) if name.endswith("xmat") or name == "ximat" else value.shape

@@ -16,7 +16,6 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 from mujoco.batch import MODEL_FIELDS, Batch, SimulationError
 
-from ksim.errors import KsimError
 from ksim.physics.base import STATE_FIELDS, PhysicsState, field_shape
 
 _STAGE_VEL = mujoco.mjtStage.mjSTAGE_VEL.value
@@ -67,6 +66,10 @@ class BatchPhysics:
         """See `Physics.forward`."""
         return self._call(self._host_forward, state, dict(model_fields), ctrl_Eu, mask_E)
 
+    def has_model_field(self, name: str) -> bool:
+        """See `Physics.has_model_field`."""
+        return name in MODEL_FIELDS
+
     def _call(self, function: Callable[..., PhysicsState], state: PhysicsState, *args: Any) -> PhysicsState:
         shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), state)
         return jax.pure_callback(function, shapes, state, *args, vmap_method="sequential")
@@ -111,8 +114,6 @@ class BatchPhysics:
             for name in self.fields:
                 batch.bind(name)
             for name in model_fields:
-                if name not in MODEL_FIELDS:
-                    raise KsimError(f"mjModel field {name!r} cannot differ between envs on physics=mujoco")
                 batch.expand(name)
             self._batches[key] = batch
         return self._batches[key]

@@ -81,6 +81,10 @@ class MjxPhysics:
             fields = jax.lax.cond(mask_E.any(), recompute, lambda fields_E: fields_E, state.fields)
         return PhysicsState(state.qpos, state.qvel, state.act, state.qacc_warmstart, fields)
 
+    def has_model_field(self, name: str) -> bool:
+        """See `Physics.has_model_field`."""
+        return isinstance(getattr(self.mjx_model, name, None), jax.Array)
+
     def _model(self, fields: Mapping[str, Array]) -> Model:
         option = {name.removeprefix("opt."): value for name, value in fields.items() if name.startswith("opt.")}
         model = self.mjx_model.replace(opt=self.mjx_model.opt.replace(**option)) if option else self.mjx_model
@@ -98,14 +102,17 @@ class MjxPhysics:
 
 
 def _position_and_velocity(model: Model, data: Data) -> Data:
-    """The kinematic part of the position and velocity stages; no collision and no constraint is needed for it."""
+    """The position and velocity stages without collision and constraints, which no field of theirs needs.
+
+    XLA removes what belongs to fields that are not read.
+    """
     data = mjx.kinematics(model, data)
     data = mjx.com_pos(model, data)
     data = mjx.camlight(model, data)
     data = mjx.tendon(model, data)
     data = mjx.transmission(model, data)
     data = mjx.sensor_pos(model, data)
-    data = mjx.com_vel(model, data)
+    data = mjx.fwd_velocity(model, data)
     return mjx.sensor_vel(model, data)
 
 

@@ -16,6 +16,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 from ksim.config import PPOCfg
 from ksim.envs.env import Env, Symmetry
 from ksim.envs.state import EnvState, Obs
+from ksim.errors import ConfigError
 from ksim.rl.gae import gae
 from ksim.rl.networks import ActorCritic, make_actor_critic
 from ksim.rl.normalizer import Normalizer
@@ -102,8 +103,11 @@ class PPO:
         """Settings for an env.
 
         Raises:
-            ConfigError: symmetric networks for a robot or a term without a mirror map.
+            ConfigError: symmetric networks for a robot or a term without a mirror map; observations that are no vector.
         """
+        for group in ("actor", "critic"):
+            if group in env.observations.groups and not env.observations.groups[group].settings.concatenate:
+                raise ConfigError(f"task.observations.{group}.concatenate: must be true, networks read one vector")
         optimizer = optax.chain(optax.clip_by_global_norm(cfg.max_grad_norm), optax.scale_by_adam(eps=1e-5))
         return cls(cfg, optimizer, env.symmetry() if cfg.symmetry == "equivariant" else None)
 
@@ -205,7 +209,8 @@ def collect(env: Env, ppo: PPO, state: TrainState) -> tuple[TrainState, Rollout,
             critic_obs=critic_obs,
             action=action_Ea,
             reward=out.reward,
-            terminated=out.terminated,
+            # The end of a finite horizon is part of the task: there is no value after it.
+            terminated=out.done if env.cfg.is_finite_horizon else out.terminated,
             done=out.done,
             mean=distribution.mean,
             log_prob=distribution.log_prob(action_Ea),

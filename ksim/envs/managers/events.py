@@ -8,6 +8,7 @@ from ksim.envs.context import Context
 from ksim.envs.managers.call import call
 from ksim.envs.terms import Term
 from ksim.errors import ConfigError
+from ksim.typecheck import hint
 
 STATE_WRITES = ("qpos", "qvel", "act")
 
@@ -17,13 +18,14 @@ class EventManager:
 
     Attributes:
         terms: the resolved terms.
-        model_fields: the mjModel fields that events write; each gets a value per env. Found by tracing.
+        model_fields: the mjModel fields that events write, each with the path of the first such event; they get a
+            value per env. Found by tracing.
     """
 
     def __init__(self, terms: dict[str, Term], step_dt: float):
         self.terms = terms
         self.step_dt = step_dt
-        self.model_fields: tuple[str, ...] = ()
+        self.model_fields: dict[str, str] = {}
 
     def of_mode(self, mode: str) -> dict[str, Term]:
         """The terms of one mode, in their order."""
@@ -33,29 +35,32 @@ class EventManager:
         """What an event writes, by name.
 
         Raises:
-            ConfigError: it writes something that is neither state nor a field of mjModel.
+            ConfigError: it writes something that is neither state nor a field of mjModel, or of another shape.
         """
         writes = call(term, ctx, key)
-        for name in writes:
-            if name not in STATE_WRITES and not hasattr(ctx.scene.model, name):
+        model = ctx.scene.model
+        for name, value in writes.items():
+            own = getattr(ctx, name) if name in STATE_WRITES else getattr(model, name, None)
+            if own is None or not hasattr(own, "dtype") or not jnp.issubdtype(own.dtype, jnp.floating):
                 raise ConfigError(
                     f"{term.path}: writes {name!r}, which is neither one of {', '.join(STATE_WRITES)} "
-                    "nor a field of mjModel"
+                    f"nor a field of numbers in mjModel{hint(name, [*STATE_WRITES, *dir(model)])}"
                 )
+            if jnp.shape(value) != own.shape:
+                raise ConfigError(f"{term.path}: writes {name!r} of shape {jnp.shape(value)}; its shape is {own.shape}")
         return writes
 
     def declare(self, ctx: Context, key: PRNGKeyArray) -> None:
         """Trace every event once and note the model fields that they write."""
-        found: list[str] = []
+        self.model_fields = {}
         for term in self.terms.values():
             for name in self.writes(term, ctx, key):
-                if name not in STATE_WRITES and name not in found:
-                    found.append(name)
-        self.model_fields = tuple(found)
+                if name not in STATE_WRITES:
+                    self.model_fields.setdefault(name, term.path)
 
     def draw_timers(self, key: PRNGKeyArray) -> dict[str, Int[Array, ""]]:
         """Env steps until each interval event fires next, at least 1."""
-        timers = {}
+        timers: dict[str, Int[Array, ""]] = {}
         for i, (name, term) in enumerate(self.of_mode("interval").items()):
             low, high = (t / self.step_dt for t in term.settings.interval_range_s)
             steps = jax.random.uniform(jax.random.fold_in(key, i), (), minval=low, maxval=high)
