@@ -5,6 +5,7 @@ from typing import Any
 
 import jax.numpy as jnp
 import mujoco
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from ksim.envs.math import rotate_inverse
@@ -138,6 +139,12 @@ class Context:
     def projected_gravity(self) -> Float[Array, " 3"]:
         """Direction of gravity in the base's frame, a unit vector: (0, 0, -1) when upright."""
         return rotate_inverse(self.base_quat, jnp.array([0.0, 0.0, -1.0], self.qpos.dtype))
+
+    def body_lin_vel(self, bodies: np.ndarray) -> Float[Array, "n 3"]:
+        """Linear velocities of the origins of bodies, by id, in the world frame, m/s."""
+        # cvel is the spatial velocity (angular, linear) at the centre of mass of the body's kinematic tree.
+        arm = self.xpos[bodies] - self.subtree_com[self.scene.model.body_rootid[bodies]]
+        return self.cvel[bodies, 3:] + jnp.cross(self.cvel[bodies, :3], arm)
 
     def sensor(self, name: str) -> Float[Array, " n"]:
         """Values of one sensor of the model, in MuJoCo's units.

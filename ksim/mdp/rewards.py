@@ -52,6 +52,12 @@ def capture_point(ctx: Context, *, feet: str, std: float = 0.1) -> Float[Array, 
     return jnp.exp(-jnp.sum(jnp.square(error)) / std**2)
 
 
+def bodies_still(ctx: Context, *, bodies: str, std: float = 0.3) -> Float[Array, ""]:
+    """How slowly bodies move, such as feet that should stay where they are, in (0, 1]: exp(-mean(|v|^2) / std^2), m/s."""
+    velocity = ctx.body_lin_vel(ctx.scene.find("body", bodies))
+    return jnp.exp(-jnp.mean(jnp.sum(jnp.square(velocity), axis=-1)) / std**2)
+
+
 def base_ang_vel_xy(ctx: Context) -> Float[Array, ""]:
     """Squared roll and pitch rate of the base, rad^2/s^2."""
     return jnp.sum(jnp.square(ctx.base_ang_vel[:2]))
