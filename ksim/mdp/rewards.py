@@ -53,7 +53,7 @@ def capture_point(ctx: Context, *, feet: str, std: float = 0.1) -> Float[Array, 
 
 
 def bodies_still(ctx: Context, *, bodies: str, std: float = 0.3) -> Float[Array, ""]:
-    """How slowly bodies move, such as feet that should stay where they are, in (0, 1]: exp(-mean(|v|^2) / std^2), m/s."""
+    """How still bodies are, such as feet that should stay where they are, in (0, 1]: exp(-mean(|v|^2) / std^2), m/s."""
     velocity = ctx.body_lin_vel(ctx.scene.find("body", bodies))
     return jnp.exp(-jnp.mean(jnp.sum(jnp.square(velocity), axis=-1)) / std**2)
 
