@@ -1,0 +1,42 @@
+"""Settings and tasks that the whole test suite shares."""
+
+import copy
+import os
+
+# Both engines run in this process, and MJX can hang in JAX's CPU backend with fewer threads; before JAX starts.
+os.environ["PJRT_NPROC"] = "8"
+
+import pytest
+
+from ksim import runtime
+from ksim.compose import compose
+from ksim.config import Config
+
+runtime.use_compile_cache()
+
+SMALL = [
+    "algo.num_envs=8",
+    "algo.num_env_states_per_minibatch=16",
+    "algo.num_minibatches=4",
+    "algo.num_learning_epochs=2",
+    "algo.actor_hidden=[16,16]",
+    "algo.critic_hidden=[16,16]",
+    "physics.threads=1",
+]
+
+
+@pytest.fixture(scope="session")
+def _composed() -> dict[str, Config]:
+    return {task: compose([f"task={task}", *SMALL]) for task in ("kbot_standing", "cartpole_balance")}
+
+
+@pytest.fixture
+def kbot_cfg(_composed) -> Config:
+    """The K-Bot task with 8 envs, 8 steps a rollout and small networks; the test's own to change."""
+    return copy.deepcopy(_composed["kbot_standing"])
+
+
+@pytest.fixture
+def cartpole_cfg(_composed) -> Config:
+    """The cart-pole task, likewise."""
+    return copy.deepcopy(_composed["cartpole_balance"])

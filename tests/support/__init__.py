@@ -1,0 +1,1 @@
+"""What tests share and pytest does not give: plain C MuJoCo to compare with, child processes, cheap compilation."""
