@@ -26,9 +26,9 @@ def base_height(ctx: Context, *, target: float, std: float = 0.1) -> Float[Array
     return jnp.exp(-jnp.square(ctx.base_pos[2] - target) / std**2)
 
 
-def still(ctx: Context, *, std: float = 0.5) -> Float[Array, ""]:
-    """How slowly the base moves over the floor, in (0, 1]: exp(-|v_xy|^2 / std^2), m/s."""
-    return jnp.exp(-jnp.sum(jnp.square(ctx.base_lin_vel_w[:2])) / std**2)
+def still(ctx: Context, *, std: float = 0.3) -> Float[Array, ""]:
+    """How slowly the base moves over the floor, in (0, 1]: exp(-|v_xy| / std), m/s; steep at rest, against creeping."""
+    return jnp.exp(-jnp.linalg.norm(ctx.base_lin_vel_w[:2]) / std)
 
 
 def capture_point(ctx: Context, *, feet: str, std: float = 0.1) -> Float[Array, ""]:
@@ -53,9 +53,9 @@ def capture_point(ctx: Context, *, feet: str, std: float = 0.1) -> Float[Array, 
 
 
 def bodies_still(ctx: Context, *, bodies: str, std: float = 0.3) -> Float[Array, ""]:
-    """How still bodies are, such as feet that should stay where they are, in (0, 1]: exp(-mean(|v|^2) / std^2), m/s."""
+    """How still bodies are, such as feet that should stay where they are, in (0, 1]: mean of exp(-|v| / std), m/s."""
     velocity = ctx.body_lin_vel(ctx.scene.find("body", bodies))
-    return jnp.exp(-jnp.mean(jnp.sum(jnp.square(velocity), axis=-1)) / std**2)
+    return jnp.mean(jnp.exp(-jnp.linalg.norm(velocity, axis=-1) / std))
 
 
 def base_ang_vel_xy(ctx: Context) -> Float[Array, ""]:
