@@ -5,6 +5,7 @@ model field before it runs, so two trainings may share an engine, and a resume i
 only NumPy is used: a JAX operation there can deadlock (jax issue 24255).
 """
 
+import logging
 import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -17,6 +18,8 @@ from jaxtyping import Array, Bool, Float
 from mujoco.batch import MODEL_FIELDS, Batch, SimulationError
 
 from ksim.physics.base import STATE_FIELDS, PhysicsState, field_shape
+
+log = logging.getLogger(__name__)
 
 _STAGE_VEL = mujoco.mjtStage.mjSTAGE_VEL.value
 _STAGE_NONE = mujoco.mjtStage.mjSTAGE_NONE.value
@@ -49,6 +52,9 @@ class BatchPhysics:
         mujoco.mj_getState(model, data, self._default_row, mujoco.mjtState.mjSTATE_INTEGRATION)
         self._batches: dict[tuple[int, tuple[str, ...]], Batch] = {}
         self._lock = threading.Lock()  # a Batch must not be used from several threads at once
+        if mujoco.get_mju_user_warning() is None:
+            # Of its own, MuJoCo prints about each diverged env and writes MUJOCO_LOG.TXT into the working directory.
+            mujoco.set_mju_user_warning(log.debug)
 
     def step(
         self, state: PhysicsState, model_fields: Mapping[str, Array], ctrl_ESu: Float[Array, "E S nu"]
