@@ -1,0 +1,302 @@
+"""Trainings from end to end: what a run directory holds, and what happens when something goes wrong."""
+
+import contextlib
+import json
+import logging
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import equinox as eqx
+import imageio.v3 as imageio
+import jax
+import numpy as np
+import pytest
+import yaml
+
+from ksim import eval as ksim_eval
+from ksim.compose import compose, load_frozen
+from ksim.experiment import build
+from ksim.rl import init_train_state
+from ksim.store import checkpoint, metrics, run_dir, status
+from ksim.store.run_dir import RunDir
+from ksim.train import train
+from ksim.viz import plots, render
+from ksim.viz.backend import RenderError, find_backend
+
+REPO = Path(__file__).resolve().parent.parent
+SMALL = """
+algo.num_envs=16 algo.num_env_states_per_minibatch=32 algo.num_minibatches=2 algo.num_learning_epochs=2
+algo.actor_hidden=[16] algo.critic_hidden=[16] algo.total_steps=256 log.interval_iterations=2 eval.episodes=4
+physics.threads=1
+""".split()
+
+
+def start(cwd: Path, *argv: str, **env: str) -> subprocess.Popen[str]:
+    """`python -m ksim.run`, as a user gives it."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "ksim.run", *argv],
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": str(REPO), **env},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def ksim_run(cwd: Path, *argv: str, **env: str) -> tuple[int, str, str]:
+    """The same, with what it ends with: exit code, stdout, stderr."""
+    process = start(cwd, *argv, **env)
+    out, err = process.communicate(timeout=600)
+    return process.returncode, out, err
+
+
+def train_here(tmp_path: Path, *overrides: str) -> RunDir:
+    """A training in this process."""
+    cfg = compose([*SMALL, f"runs_dir={tmp_path / 'runs'}", *overrides])
+    run = run_dir.claim(cfg.runs_dir, cfg.name)
+    train(cfg, run)
+    return run
+
+
+# K-Bot. ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def kbot(tmp_path_factory) -> tuple[RunDir, str]:
+    """A small training of the main job with a seed to be drawn, and what it printed."""
+    cwd = tmp_path_factory.mktemp("kbot")
+    begin = time.time()
+    code, out, err = ksim_run(
+        cwd, "task=kbot_standing", "physics=mujoco", "seed=null", *SMALL, "task.episode_length_s=0.6"
+    )
+    assert code == 0, err
+    (run,) = (p for p in (cwd / "runs" / "kbot_standing").iterdir() if p.name != "latest")
+    assert begin - 1 < time.mktime(time.strptime(run.name, "%Y-%m-%d_%H-%M-%S"))
+    assert sorted(p.name for p in cwd.iterdir()) == ["runs"]
+    return RunDir(run), out
+
+
+def test_a_run_directory_holds_everything(kbot):
+    run, _ = kbot
+    names = {p.name for p in run.path.iterdir()}
+    wanted = "config.yaml status.json provenance.json metrics.jsonl checkpoints plots eval train.log .hydra".split()
+    assert set(wanted) <= names
+    assert (run.path.parent / "latest").resolve() == run.path.resolve()
+    found = status.read(run.status_path)
+    assert found is not None and (found.state, found.step, found.error) == ("completed", 256, None)
+
+
+def test_the_frozen_config_holds_the_drawn_seed_and_the_engine(kbot):
+    run, _ = kbot
+    cfg = load_frozen(run.config_path)
+    assert cfg.seed is not None and cfg.task.seed == cfg.seed
+    assert cfg.physics.engine == "mujoco" and cfg.algo.num_envs == 16
+    provenance = json.loads(run.provenance_path.read_text())
+    assert provenance["seed"] == cfg.seed
+    assert provenance["engine"]["engine"] == "mujoco" and "C MuJoCo" in provenance["engine"]["reason"]
+    assert provenance["threads"] == 1 and provenance["devices"]
+    assert {"jax", "mujoco", "equinox"} <= {name for name, version in provenance["packages"].items() if version}
+
+
+def test_the_first_lines_name_the_engine_and_why(kbot):
+    run, out = kbot
+    assert re.match(r"physics: C MuJoCo on 1 CPU thread, as physics=mujoco asks\nrun directory: ", out)
+    log = run.log_path.read_text().splitlines()
+    assert "physics: C MuJoCo on 1 CPU thread" in log[0] and str(run.path) in log[1]
+
+
+def test_every_metric_of_a_training_is_in_its_lines_and_in_a_plot(kbot):
+    run, _ = kbot
+    lines = metrics.read(run.metrics_path)
+    assert [line["step"] for line in lines] == [128, 256]
+    cfg = load_frozen(run.config_path)
+    for line in lines:
+        assert {"return", "episodes", "episode_length_s", "falls", "env_steps_per_s", "wall_time_s"} <= set(line)
+        assert {f"reward/{name}" for name in cfg.task.rewards} <= set(line)
+        assert {f"termination/{name}" for name in cfg.task.terminations} <= set(line)
+        assert line["ppo/first_ratio_error"] < 1e-5
+    drawn = "|".join(panel.key for panels in plots.FIGURES.values() for panel in panels)
+    families = tuple(prefix for _, prefix, _, _ in plots.FAMILIES)
+    not_drawn = [name for name in lines[-1] if not re.fullmatch(drawn, name) and not name.startswith(families)]
+    assert sorted(not_drawn) == ["episodes", "step", "wall_time_s"]
+    assert {"learning.png", "optimization.png", "rewards.png"} <= {p.name for p in run.plots.iterdir()}
+
+
+def test_the_checkpoint_holds_the_policy_and_the_whole_state(kbot):
+    run, _ = kbot
+    assert checkpoint.steps(run.checkpoints) == [256]
+    experiment = build(load_frozen(run.config_path))
+    like = {
+        "policy": experiment.policy_like(),
+        "train_state": eqx.filter_eval_shape(init_train_state, experiment.env, experiment.ppo, jax.random.key(0)),
+    }
+    found = checkpoint.load(run.checkpoints / "256", like)
+    state = found.trees["train_state"]
+    assert int(state.num_iterations) == 4 and state.obs["actor"].shape[0] == 16
+    policy = found.trees["policy"]
+    np.testing.assert_array_equal(policy["net"].log_std, state.net.log_std)
+    assert float(policy["normalizer"]["actor"].count) == 256
+    assert found.meta["task"] == "kbot_standing" and found.meta["rewards"] == list(experiment.env.rewards.terms)
+
+
+def test_the_final_policy_is_evaluated_and_filmed(kbot):
+    run, out = kbot
+    final = run.eval / "final"
+    found = json.loads((final / "metrics.json").read_text())
+    assert found["step"] == 256 and found["engine"]["engine"] == "mujoco"
+    assert found["summary"]["episodes"] == 4 and 0 < found["summary"]["episode_length_s"] <= 0.6
+    assert f"return {found['summary']['return']:.2f}" in out
+    assert {"joint_positions.png", "actions.png"} <= {p.name for p in final.iterdir()}
+
+
+def test_the_video_shows_the_robot(kbot):
+    try:
+        find_backend()
+    except RenderError as error:
+        pytest.skip(f"this machine cannot render: {error}")
+    run, _ = kbot
+    frames = imageio.imread(run.eval / "final" / "video.mp4")
+    cfg = load_frozen(run.config_path)
+    assert frames.shape[1:] == (cfg.task.viewer.height, cfg.task.viewer.width, 3) and len(frames) >= 5
+    assert frames.std() > 5
+
+
+def test_the_kbot_trains_on_mjx_too(tmp_path):
+    run = train_here(tmp_path, "task=kbot_standing", "physics=mjx", "eval.episodes=0", "task.episode_length_s=0.2")
+    assert load_frozen(run.config_path).physics.engine == "mjx"
+    lines = metrics.read(run.metrics_path)
+    assert [line["step"] for line in lines] == [128, 256]
+    assert all(np.isfinite(line["ppo/value_loss"]) and not line.get("nan_guard") for line in lines)
+    ksim_eval.main([f"run={run.path}", "episodes=4", "video=false"])
+    (folder,) = run.eval.iterdir()
+    found = json.loads((folder / "metrics.json").read_text())
+    assert found["engine"]["engine"] == "mjx" and found["step"] == 256
+    assert found["summary"]["episode_length_s"] == pytest.approx(0.2)
+
+
+# What goes wrong. -----------------------------------------------------------------------------------------------------
+
+OWN_TERMS = """
+import jax
+import jax.numpy as jnp
+
+def breaks_when_traced(ctx):
+    raise ValueError("no such thing")
+
+def _late(x):
+    raise RuntimeError("out of luck")
+
+def breaks_in_the_loop(ctx):
+    return jax.pure_callback(_late, jax.ShapeDtypeStruct((), ctx.qpos.dtype), ctx.qpos[0], vmap_method="sequential")
+"""
+
+
+@pytest.mark.parametrize(
+    ("term", "reason"), [("breaks_when_traced", "no such thing"), ("breaks_in_the_loop", "out of luck")]
+)
+def test_a_training_that_fails_says_so_everywhere(tmp_path, term, reason):
+    (tmp_path / "own.py").write_text(OWN_TERMS)
+    new = f"+task.rewards.new={{_target_: own.{term}, weight: 1.0}}"
+    code, _, err = ksim_run(tmp_path, "task=cartpole_balance", "physics=mujoco", *SMALL, new)
+    assert code == 1 and reason in err
+    run = RunDir((tmp_path / "runs" / "cartpole_balance" / "latest").resolve())
+    if not run.path.exists():  # it broke before the config was frozen
+        (path,) = (tmp_path / "runs" / "cartpole_balance").iterdir()
+        run = RunDir(path)
+    found = status.read(run.status_path)
+    assert found is not None and found.state == "failed" and reason in (found.error or "")
+    log = run.log_path.read_text()
+    assert "the training failed\nTraceback (most recent call last):" in log and reason in log and "own.py" in log
+
+
+def test_a_mistake_that_only_building_finds_is_one_line(tmp_path):
+    mistake = "task.actions.force.joints=slidr"
+    code, out, err = ksim_run(tmp_path, "task=cartpole_balance", "physics=mujoco", *SMALL, mistake)
+    assert code == 2
+    assert re.fullmatch(r"error: task\.actions\.force: no actuated joint matches 'slidr'.*\n", err)
+    assert "Traceback" not in out
+    (path,) = (tmp_path / "runs" / "cartpole_balance").iterdir()
+    found = status.read(path / "status.json")
+    assert found is not None and found.state == "failed" and "slidr" in (found.error or "")
+    assert "Traceback" in (path / "train.log").read_text()
+
+
+def test_a_missing_renderer_ends_no_training(tmp_path, monkeypatch, caplog):
+    def nothing() -> None:
+        raise RenderError("Cannot render: no OpenGL backend works here.")
+
+    monkeypatch.setattr(render, "find_backend", nothing)
+    monkeypatch.setattr(render, "_warned", False)
+    with caplog.at_level(logging.INFO):
+        run = train_here(tmp_path, "task=cartpole_balance", "physics=mujoco", "task.episode_length_s=0.5")
+    found = status.read(run.status_path)
+    assert found is not None and found.state == "completed"
+    assert {p.name for p in (run.eval / "final").iterdir()} == {"metrics.json", "joint_positions.png", "actions.png"}
+    assert "no OpenGL backend works here" in caplog.text
+    assert "numbers, plots: " in caplog.text
+
+
+def test_a_killed_training_leaves_a_run_that_can_be_evaluated(tmp_path, capsys):
+    frequent = ["checkpoint.every_s=0.001", "checkpoint.keep=3", "algo.total_steps=100_000_000"]
+    process = start(tmp_path, "task=cartpole_balance", "physics=mujoco", *SMALL, *frequent)
+    try:
+        checkpoints = Path()
+        deadline = time.monotonic() + 300
+        while not checkpoint.steps(checkpoints) or checkpoint.steps(checkpoints)[-1] < 1280:
+            assert process.poll() is None and time.monotonic() < deadline, process.communicate()
+            with contextlib.suppress(StopIteration):
+                checkpoints = next((tmp_path / "runs").glob("cartpole_balance/2*")) / "checkpoints"
+            time.sleep(0.02)
+        if (tmp_path / "runs").exists():  # one that still runs can be evaluated as well
+            ksim_eval.main([f"run={checkpoints.parent}", "episodes=2", "video=false", "task.episode_length_s=0.2"])
+    finally:
+        os.kill(process.pid, signal.SIGKILL)
+        process.communicate()
+    run = RunDir(checkpoints.parent)
+    found = status.read(run.status_path)
+    assert found is not None and found.state == "running" and found.dead
+    ksim_eval.main([f"run={run.path}", "episodes=2", "video=false", "task.episode_length_s=0.2"])
+    last = max(json.loads(path.read_text())["step"] for path in run.eval.glob("2*/metrics.json"))
+    assert last in checkpoint.steps(run.checkpoints) and len(list(run.eval.iterdir())) == 2
+    assert f"checkpoint of step {last:,}" in capsys.readouterr().out
+    lines = metrics.read(run.metrics_path)
+    assert last in [line["step"] for line in lines]
+
+
+# Learning. ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("engine", "limit_s"), [("mujoco", 60), ("mjx", 300)])
+def test_the_cart_pole_is_learned(tmp_path, engine, limit_s):
+    code, _, err = ksim_run(tmp_path, "task=cartpole_balance", f"physics={engine}", "eval.episodes=0")
+    assert code == 0, err
+    run = run_dir.open(tmp_path / "runs" / "cartpole_balance" / "latest")
+    ksim_eval.main([f"run={run.path}", "video=false", "seed=1"])
+    (folder,) = run.eval.iterdir()
+    summary = json.loads((folder / "metrics.json").read_text())["summary"]
+    cfg = load_frozen(run.config_path)
+    best = sum(max(term["weight"], 0.0) for term in cfg.task.rewards.values()) * cfg.task.episode_length_s
+    assert best == pytest.approx(10.0)
+    assert summary["episodes"] == 256 and summary["return"] >= 0.95 * best
+    assert metrics.read(run.metrics_path)[-1]["wall_time_s"] < limit_s
+
+
+def test_the_seed_decides_the_numbers(tmp_path):
+    ends = []
+    for seed in (3, 3, 4):
+        run = train_here(tmp_path, "task=cartpole_balance", "physics=mujoco", "eval.episodes=0", f"seed={seed}")
+        assert yaml.safe_load(run.config_path.read_text())["seed"] == seed
+        ends.append(checkpoint.load_arrays(run.checkpoints / "256", "train_state"))
+    same, other = (
+        all(np.array_equal(_plain(ends[0][name]), _plain(end[name])) for name in ends[0]) for end in ends[1:]
+    )
+    assert same and not other
+
+
+def _plain(x):
+    return jax.random.key_data(x) if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key) else x
