@@ -105,6 +105,8 @@ def _check_ppo(algo: PPOCfg) -> None:
         _positive(f"algo.{name}", getattr(algo, name))
     for name in ("value_coef", "entropy_coef"):
         _not_negative(f"algo.{name}", getattr(algo, name))
+    if algo.desired_kl_decay_steps is not None:
+        _positive("algo.desired_kl_decay_steps", algo.desired_kl_decay_steps)
     if not 0 < algo.gamma <= 1:
         raise ConfigError(f"algo.gamma: must be above 0 and at most 1, not {algo.gamma}")
     if not 0 <= algo.lam <= 1:

@@ -113,6 +113,9 @@ class PPOCfg:
     learning_rate: float = MISSING  # Adam's step size; the first one where the schedule is adaptive
     schedule: str = MISSING  # one of SCHEDULES; adaptive: the learning rate follows the measured KL divergence
     desired_kl: float = MISSING  # KL divergence of an update that the adaptive schedule aims at, in nats
+    # The desired KL falls as 1 / (1 + steps / this), env steps: large updates first, fine ones later; None: constant.
+    # It depends on the steps done, not on total_steps, so a resumed training may go on for longer.
+    desired_kl_decay_steps: float | None = MISSING
     min_learning_rate: float = MISSING  # lower bound of the adaptive learning rate
     max_learning_rate: float = MISSING  # upper bound of the adaptive learning rate
     max_grad_norm: float = MISSING  # gradients are scaled down to this global norm

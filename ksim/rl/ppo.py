@@ -250,6 +250,7 @@ def update(ppo: PPO, state: TrainState, dataset_D: Dataset) -> tuple[TrainState,
     cfg = ppo.cfg
     minibatch_key, shuffle_key = jax.random.split(state.minibatch_key)
     # The rollout's policy: its standard deviation does not depend on the state, so one vector says it all.
+    target_kl = desired_kl(cfg, state.num_iterations)
     old_log_std = state.net.policy(dataset_D.actor_obs[:1])[0].log_std[0]
 
     def minibatch(carry: tuple, index_B: Int[Array, " B"]) -> tuple[tuple, Metrics]:
@@ -257,7 +258,7 @@ def update(ppo: PPO, state: TrainState, dataset_D: Dataset) -> tuple[TrainState,
         batch_B = jax.tree.map(lambda x: x[index_B], dataset_D)
         grads, metrics = eqx.filter_grad(loss, has_aux=True)(net, batch_B, old_log_std, cfg)
         if cfg.schedule == "adaptive":
-            learning_rate = adapt_learning_rate(learning_rate, metrics["kl"], cfg)
+            learning_rate = adapt_learning_rate(learning_rate, metrics["kl"], target_kl, cfg)
         direction, opt_state = ppo.optimizer.update(grads, opt_state)
         net = eqx.apply_updates(net, jax.tree.map(lambda d: -learning_rate * d, direction))
         metrics |= {"grad_norm": optax.global_norm(grads), "learning_rate": learning_rate}
@@ -308,7 +309,16 @@ def loss(
     }
 
 
-def adapt_learning_rate(learning_rate: Float[Array, ""], kl: Float[Array, ""], cfg: PPOCfg) -> Float[Array, ""]:
+def desired_kl(cfg: PPOCfg, num_iterations: Int[Array, ""]) -> Float[Array, ""]:
+    """The KL divergence that updates aim at after some iterations, in nats: constant, or falling with the steps."""
+    if cfg.desired_kl_decay_steps is None:
+        return jnp.asarray(cfg.desired_kl, jnp.float32)
+    return cfg.desired_kl / (1.0 + num_iterations * (cfg.dataset_size / cfg.desired_kl_decay_steps))
+
+
+def adapt_learning_rate(
+    learning_rate: Float[Array, ""], kl: Float[Array, ""], target_kl: Float[Array, ""], cfg: PPOCfg
+) -> Float[Array, ""]:
     """Slower where the policy moved more than twice the desired KL divergence, faster where less than half.
 
     Schulman et al. 2017, section 4, applied to the learning rate as in Rudin et al. 2021,
@@ -316,5 +326,5 @@ def adapt_learning_rate(learning_rate: Float[Array, ""], kl: Float[Array, ""], c
     """
     slower = jnp.maximum(learning_rate / 1.5, cfg.min_learning_rate)
     faster = jnp.minimum(learning_rate * 1.5, cfg.max_learning_rate)
-    rate = jnp.where(kl > 2.0 * cfg.desired_kl, slower, learning_rate)
-    return jnp.where((kl < 0.5 * cfg.desired_kl) & (kl > 1e-9), faster, rate)
+    rate = jnp.where(kl > 2.0 * target_kl, slower, learning_rate)
+    return jnp.where((kl < 0.5 * target_kl) & (kl > 1e-9), faster, rate)
