@@ -1,0 +1,125 @@
+"""Event terms: what they write, and how it is distributed."""
+
+import jax
+import numpy as np
+import pytest
+from scipy import stats
+from scipy.spatial.transform import Rotation
+from support.terms import context, simulation
+
+from ksim.errors import ConfigError
+from ksim.mdp import events
+
+KEYS = jax.random.split(jax.random.key(0), 4000)
+
+
+def draws(function, ctx, **params):
+    """What an event writes for many keys, each (4000, ...)."""
+    return {
+        name: np.asarray(x) for name, x in jax.jit(jax.vmap(lambda key: function(ctx, key, **params)))(KEYS).items()
+    }
+
+
+def uniform(values, low, high):
+    """Whether values look drawn uniformly from a range."""
+    values = np.ravel(values)
+    assert values.min() >= low - 1e-5 and values.max() <= high + 1e-5
+    return stats.kstest(values[:4000], stats.uniform(low, high - low).cdf).pvalue > 1e-3
+
+
+@pytest.mark.parametrize("speed", [0.5, (0.2, 0.8)])
+def test_a_push_changes_the_velocity_by_its_length_in_any_direction(kbot, speed):
+    ctx = context(kbot, data := simulation(kbot))
+    writes = draws(events.push, ctx, speed=speed)
+    assert set(writes) == {"qvel"}
+    change = writes["qvel"] - data.qvel
+    np.testing.assert_allclose(change[:, 2:], 0, atol=1e-6)
+    length, angle = np.linalg.norm(change[:, :2], axis=1), np.arctan2(change[:, 1], change[:, 0])
+    assert uniform(angle, -np.pi, np.pi)
+    if speed == 0.5:
+        np.testing.assert_allclose(length, 0.5, rtol=1e-5)
+    else:
+        assert uniform(length, 0.2, 0.8)
+        assert abs(stats.spearmanr(length, angle).statistic) < 0.06
+
+
+def test_a_push_needs_a_floating_base(cartpole):
+    with pytest.raises(ConfigError, match="'cartpole' has no floating base"):
+        events.push(context(cartpole, simulation(cartpole)), KEYS[0], speed=0.5)
+
+
+def test_reset_scene_to_default_is_home_at_rest(kbot):
+    writes = events.reset_scene_to_default(context(kbot, simulation(kbot)), KEYS[0])
+    np.testing.assert_allclose(writes["qpos"], kbot.home_qpos, atol=1e-6)
+    assert not np.any(writes["qvel"]) and writes["qvel"].shape == (kbot.model.nv,)
+
+
+def test_reset_root_draws_pose_and_velocity(kbot):
+    """Height, roll, pitch, yaw and both velocities, from where the base is; the joints stay."""
+    data = simulation(kbot)
+    ranges = {
+        "height_range": (0.1, 0.2),
+        "tilt_range": (-0.3, 0.3),
+        "yaw_range": (-1.0, 2.0),
+        "lin_vel_range": (-0.5, 0.5),
+        "ang_vel_range": (0.0, 1.0),
+    }
+    writes = draws(events.reset_root, context(kbot, data), **ranges)
+    qpos, qvel = writes["qpos"], writes["qvel"]
+    assert uniform(qpos[:, 2] - data.qpos[2], 0.1, 0.2)
+    np.testing.assert_allclose(qpos[:, :2], np.tile(data.qpos[:2], (len(KEYS), 1)), atol=1e-6)
+    np.testing.assert_allclose(np.linalg.norm(qpos[:, 3:7], axis=1), 1, atol=1e-5)
+    before, after = (Rotation.from_quat(q, scalar_first=True) for q in (data.qpos[3:7], qpos[:, 3:7]))
+    roll, pitch, yaw = (after * before.inv()).as_euler("xyz").T
+    assert uniform(roll, -0.3, 0.3) and uniform(pitch, -0.3, 0.3) and uniform(yaw, -1.0, 2.0)
+    for axis in range(3):
+        assert uniform(qvel[:, axis], -0.5, 0.5) and uniform(qvel[:, 3 + axis], 0.0, 1.0)
+    np.testing.assert_allclose(qpos[:, 7:], np.tile(data.qpos[7:], (len(KEYS), 1)), atol=1e-6)
+    np.testing.assert_allclose(qvel[:, 6:], np.tile(data.qvel[6:], (len(KEYS), 1)), atol=1e-6)
+
+
+def test_reset_root_faces_anywhere_by_default(kbot):
+    qpos = draws(events.reset_root, context(kbot, simulation(kbot)))["qpos"]
+    before, after = (Rotation.from_quat(q, scalar_first=True) for q in (simulation(kbot).qpos[3:7], qpos[:, 3:7]))
+    assert uniform((after * before.inv()).as_euler("xyz")[:, 2], -np.pi, np.pi)
+
+
+def test_reset_joints_draws_within_the_limits(kbot):
+    """Offsets from where the joints are, clipped to their ranges; only of the named joints."""
+    data = simulation(kbot)
+    params = {"joints": ".*knee.*", "position_range": (-0.4, 0.2), "velocity_range": (-1.0, 0.0)}
+    data.joint("dof_left_knee_04").qpos = 0.1  # its range starts at 0
+    writes = draws(events.reset_joints, context(kbot, data), **params)
+    left, right = (kbot.model.joint(f"dof_{side}_knee_04") for side in ("left", "right"))
+    drawn = writes["qpos"][:, left.qposadr[0]]
+    assert drawn.min() == 0 and np.mean(drawn == 0) == pytest.approx(0.5, abs=0.05)
+    inner = drawn[drawn > 0]
+    assert stats.kstest(inner, stats.uniform(0, 0.3).cdf).pvalue > 1e-3
+    assert uniform(writes["qvel"][:, right.dofadr[0]], -1.0, 0.0)
+    others = np.setdiff1d(np.arange(kbot.model.nq), [left.qposadr[0], right.qposadr[0]])
+    np.testing.assert_allclose(writes["qpos"][:, others], np.tile(data.qpos[others], (len(KEYS), 1)), atol=1e-6)
+
+
+FEET = ".*collision_capsule.*"
+
+
+@pytest.mark.parametrize(("operation", "scale"), [("scale", 0.64), ("set", 1.0)])
+def test_friction_is_drawn_from_the_compiled_value(kbot, operation, scale):
+    """One coefficient for all feet; what an earlier draw left in the env does not matter, so repeats do not drift."""
+    feet = [i for i in range(kbot.model.ngeom) if "collision_capsule" in kbot.model.geom(i).name]
+    compiled = kbot.model.geom_friction
+    assert (compiled[feet, 0] == 0.64).all()
+    randomized = {"geom_friction": 3.0 * compiled}
+    ctx = context(kbot, simulation(kbot), model_fields=randomized)
+    value = draws(events.randomize_friction, ctx, geoms=FEET, range=(0.5, 1.5), operation=operation)["geom_friction"]
+    assert value.shape == (len(KEYS), *compiled.shape)
+    assert (value[:, feet, 0] == value[:, feet[:1], 0]).all()
+    assert uniform(value[:, feet[0], 0], 0.5 * scale, 1.5 * scale)
+    rest = np.ones_like(compiled, bool)
+    rest[feet, 0] = False
+    np.testing.assert_allclose(value[:, rest], np.tile(3.0 * compiled[rest], (len(KEYS), 1)), rtol=1e-6)
+
+
+def test_unknown_geoms_are_named(kbot):
+    with pytest.raises(ConfigError, match="no geom matches 'foot'.*there are: .*collision_capsule_0"):
+        events.randomize_friction(context(kbot, simulation(kbot)), KEYS[0], geoms="foot", range=(1.0, 1.0))

@@ -1,0 +1,48 @@
+"""Signed permutations, and which values of a robot mirror into each other."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ksim.mdp import mirror
+
+
+def test_vectors(kbot):
+    """Through the x-z plane: of a velocity the y part turns over, of an angular velocity the others."""
+    v = jnp.array([1.0, 2.0, 3.0])
+    assert mirror.of_vector("polar", 3)(v).tolist() == [1, -2, 3]
+    assert mirror.of_vector("axial", 3)(v).tolist() == [-1, 2, -3]
+    assert mirror.of_vector("even", 3)(v).tolist() == [1, 2, 3]
+    # A cross product of two polar vectors is axial.
+    a, b = jnp.array([0.3, -0.2, 1.0]), jnp.array([1.0, 0.7, -0.4])
+    polar, axial = mirror.of_vector("polar", 3), mirror.of_vector("axial", 3)
+    np.testing.assert_allclose(jnp.cross(polar(a), polar(b)), axial(jnp.cross(a, b)), rtol=1e-6)
+    with pytest.raises(ValueError, match="'polar' has 3 elements, not 4"):
+        mirror.of_vector("polar", 4)
+
+
+def test_joints_swap_sides(kbot):
+    """All joints, or any set that holds both sides, in any order; a set with one side has no symmetry."""
+    names = np.array(kbot.joint_names)
+    for joints in (np.arange(20), np.array([9, 3, 4, 8])):  # the second: ankles and knees
+        permutation = mirror.of_joints(kbot, joints)
+        partner = [n.replace("left", "RIGHT").replace("right", "left").replace("RIGHT", "right") for n in names[joints]]
+        assert names[joints][permutation.index].tolist() == partner
+        x = jnp.arange(1.0, len(joints) + 1)
+        np.testing.assert_array_equal(permutation(permutation(x)), x)
+    assert mirror.of_joints(kbot, np.array([3, 4])) is None
+
+
+def test_a_robot_whose_mirror_map_leaves_joints_out(cartpole):
+    """The cart-pole's map names the slider alone: the hinge has no mirror image."""
+    assert mirror.of_joints(cartpole, np.array([0])) is not None
+    assert mirror.of_joints(cartpole, np.array([0, 1])) is None
+
+
+def test_concatenation(kbot):
+    parts = [mirror.of_vector("polar", 3), mirror.of_joints(kbot, np.array([3, 8])), mirror.of_vector("even", 1)]
+    x = jnp.arange(1.0, 7.0)
+    expected = jnp.concatenate([parts[0](x[:3]), parts[1](x[3:5]), parts[2](x[5:])])
+    np.testing.assert_array_equal(mirror.concatenated(parts)(x), expected)
+    batch = jnp.stack([x, 2 * x])
+    np.testing.assert_array_equal(mirror.concatenated(parts)(batch)[1], 2 * expected)
