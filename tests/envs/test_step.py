@@ -1,0 +1,259 @@
+"""A step of the env against plain MuJoCo: what is computed, in which order, and what a reset leaves alone."""
+
+import numpy as np
+import pytest
+from support import plain
+from support.envs import MDP, Player, cartpole_task, kbot_task
+
+E, T, MAX_STEPS = 6, 35, 10
+
+
+def tip(ctx):
+    """Position of the pole's tip: a derived field, so that staleness would show."""
+    return ctx.site_xpos[ctx.scene.find("site", "tip")[0]]
+
+
+def force(ctx):
+    return ctx.actuator_force
+
+
+def late_and_right(ctx):
+    """Ends the episode in the step of the time-out where the cart is right of the middle."""
+    return (ctx.episode_step >= MAX_STEPS) & (ctx.joint_pos[0] > 0)
+
+
+def wind(ctx, key):
+    """A step event: the cart is moved before the actions."""
+    return {"qpos": ctx.qpos.at[0].add(0.01), "qvel": ctx.qvel}
+
+
+def never(ctx):
+    raise AssertionError("a term of weight 0 is evaluated")
+
+
+def cartpole(engine):
+    terms = {
+        "pos": {"_target_": f"{MDP}.observations.joint_pos"},
+        "tip": {"_target_": tip},
+        "force": {"_target_": force},
+        "last_action": {"_target_": f"{MDP}.observations.last_action"},
+    }
+    return Player(
+        cartpole_task(
+            observations={"actor": {"terms": terms}, "critic": {"terms": terms}},
+            rewards={
+                "tip": {"_target_": lambda ctx: tip(ctx)[2], "weight": 2.0},
+                "alive": {"_target_": f"{MDP}.rewards.alive", "weight": 1.0},
+                "terminated": {"_target_": f"{MDP}.rewards.terminated", "weight": -5.0},
+                "rate": {"_target_": f"{MDP}.rewards.action_rate", "weight": -0.1},
+                "nothing": {"_target_": never, "weight": 0.0},
+            },
+            terminations={
+                "fell": {"_target_": f"{MDP}.terminations.joint_out_of_range", "joints": "hinge", "limit": 0.3},
+                "late": {"_target_": late_and_right},
+                "time_out": {"_target_": f"{MDP}.terminations.time_out"},
+            },
+            events={
+                "joints": {
+                    "_target_": f"{MDP}.events.reset_joints",
+                    "mode": "reset",
+                    "position_range": [-0.2, 0.2],
+                    "velocity_range": [-0.5, 0.5],
+                },
+                "wind": {"_target_": wind, "mode": "step"},
+            },
+            episode_length_s=0.2,
+        ),
+        engine,
+    )
+
+
+@pytest.fixture(scope="module", params=["mujoco", "mjx"])
+def player(request):
+    return cartpole(request.param)
+
+
+@pytest.fixture(scope="module")
+def steps(player):
+    return player.play(np.random.default_rng(0).uniform(-1, 1, (T, E, 1)))
+
+
+@pytest.fixture(scope="module")
+def truth(player, steps):
+    """For each step and env, a plain simulation of the step: the event, the clipped force, two substeps."""
+    model = player.env.scene.model
+    atol = 0.0 if player.env.physics.__class__.__name__ == "BatchPhysics" else 1e-4
+
+    def simulate(step, env):
+        physics = step.before.physics
+        qpos = physics.qpos[env] + np.array([0.01, 0.0], np.float32)  # the step event, before the action
+        data = plain.make(model, qpos, physics.qvel[env], physics.qacc_warmstart[env])
+        ctrl = np.clip(10.0 * step.action[env], -10, 10)
+        return plain.step(model, data, [ctrl, ctrl])
+
+    return [[simulate(step, env) for env in range(E)] for step in steps], atol
+
+
+def observed(model, data, action):
+    return np.concatenate([data.qpos, data.site("tip").xpos, data.actuator_force, action])
+
+
+def test_the_rollout_has_every_kind_of_end(steps):
+    """What the tests below rely on."""
+    terminated, truncated = (np.stack([getattr(s.out, n) for s in steps]) for n in ("terminated", "truncated"))
+    assert (terminated & ~truncated).any() and (truncated & ~terminated).any() and (terminated & truncated).any()
+    assert (~terminated & ~truncated).any()
+
+
+def test_states_are_those_of_plain_mujoco(player, steps, truth):
+    """Events come first, then the actions' controls in every substep; envs that go on keep exactly that state."""
+    datas, atol = truth
+    for step, row in zip(steps, datas, strict=True):
+        for env in np.flatnonzero(~step.out.done):
+            np.testing.assert_allclose(step.after.physics.qpos[env], np.float32(row[env].qpos), rtol=0, atol=atol)
+            np.testing.assert_allclose(step.after.physics.qvel[env], np.float32(row[env].qvel), rtol=0, atol=10 * atol)
+
+
+def test_the_terminal_observation_is_the_true_next_one(player, steps, truth):
+    """In every env, whether its episode ends or not, and none of its fields is stale."""
+    for step, row in zip(steps, truth[0], strict=True):
+        for env in range(E):
+            expected = observed(player.env.scene.model, row[env], step.action[env])
+            for group in ("actor", "critic"):
+                np.testing.assert_allclose(step.out.terminal_obs[group][env], expected, rtol=1e-4, atol=1e-4)
+
+
+def test_where_the_episode_goes_on_the_observation_is_the_terminal_one(steps):
+    for step in steps:
+        on = ~step.out.done
+        assert np.array_equal(step.out.obs["actor"][on], step.out.terminal_obs["actor"][on])
+
+
+def test_a_reset_env_shows_its_own_fresh_state(player, steps):
+    """In the same step; its fields come from a full forward pass of it alone, with the controls of a zero action."""
+    model = player.env.scene.model
+    seen = 0
+    for step in steps:
+        for env in np.flatnonzero(step.out.done):
+            physics = step.after.physics
+            data = plain.forward(model, plain.make(model, physics.qpos[env], physics.qvel[env]), [0.0])
+            np.testing.assert_allclose(step.out.obs["actor"][env], observed(model, data, [0.0]), rtol=1e-5, atol=1e-5)
+            assert np.abs(step.out.obs["actor"][env] - step.out.terminal_obs["actor"][env]).max() > 1e-3
+            assert np.all(np.abs(physics.qpos[env]) <= 0.2) and not physics.qacc_warmstart[env].any()
+            assert step.after.episode_step[env] == 0
+            assert not step.after.action[env].any() and not step.after.prev_action[env].any()
+            seen += 1
+    assert seen > 10
+
+
+def test_terminations_judge_the_new_state(steps, truth):
+    """Falls terminate, time-outs truncate, and an env may be both; each term's own verdict is told."""
+    age = np.zeros(E, int)
+    for step, row in zip(steps, truth[0], strict=True):
+        age += 1
+        assert np.array_equal(step.before.episode_step + 1, age)
+        fell = np.array([abs(data.joint("hinge").qpos[0]) > 0.3 for data in row])
+        late = (age >= MAX_STEPS) & np.array([data.joint("slider").qpos[0] > 0 for data in row])
+        assert np.array_equal(step.out.ends["fell"], fell)
+        assert np.array_equal(step.out.ends["late"], late)
+        assert np.array_equal(step.out.terminated, fell | late)
+        assert np.array_equal(step.out.truncated, age >= MAX_STEPS)
+        assert np.array_equal(step.out.done, step.out.terminated | step.out.truncated)
+        age[step.out.done] = 0
+
+
+def test_the_reward_is_the_weighted_sum_of_the_terms(player, steps, truth):
+    """Weights are rates: times the step's 0.02 s. Rewards come after terminations, of the true next state."""
+    assert player.env.step_dt == pytest.approx(0.02)
+    for step, row in zip(steps, truth[0], strict=True):
+        for env in range(E):
+            last_action = step.before.action[env]
+            expected = 2.0 * row[env].site("tip").xpos[2] + (1.0 - step.out.terminated[env])
+            expected += -5.0 * step.out.terminated[env] - 0.1 * np.sum((step.action[env] - last_action) ** 2)
+            assert step.out.reward[env] == pytest.approx(0.02 * expected, rel=1e-4)
+
+
+def test_actions_are_remembered(steps):
+    """Until a reset, which puts zeros in their place."""
+    for one, two in zip(steps, steps[1:], strict=False):
+        on = ~two.out.done
+        assert np.array_equal(two.after.action[on], two.action[on])
+        assert np.array_equal(two.after.prev_action[on], two.before.action[on])
+        fresh = one.out.done
+        assert not two.before.action[fresh].any() and np.array_equal(two.before.action[~fresh], one.action[~fresh])
+
+
+def test_the_running_episode_is_kept_and_logged(player, steps):
+    """Return, length and each term's mean rate of the episodes so far; the log sums those that end."""
+    zero = {"return": 0.0, "length": 0.0, "tip": 0.0, "alive": 0.0}
+    running = [dict(zero) for _ in range(E)]
+    for step in steps:
+        out, total = step.out, {"episodes": 0.0, "terminated": 0.0, "return": 0.0, "length": 0.0, "reward/alive": 0.0}
+        for env in range(E):
+            running[env]["return"] += out.reward[env]
+            running[env]["length"] += 1
+            running[env]["tip"] += 0.02 * 2.0 * out.terminal_obs["actor"][env, 4]
+            running[env]["alive"] += 0.02 * (1.0 - out.terminated[env])
+            seconds = 0.02 * running[env]["length"]
+            assert out.episode["return"][env] == pytest.approx(running[env]["return"], rel=1e-5)
+            assert out.episode["length"][env] == running[env]["length"]
+            assert out.episode["reward/tip"][env] == pytest.approx(running[env]["tip"] / seconds, rel=1e-4)
+            if out.done[env]:
+                total["episodes"] += 1
+                total["terminated"] += out.terminated[env]
+                total["return"] += running[env]["return"]
+                total["length"] += running[env]["length"]
+                total["reward/alive"] += running[env]["alive"] / seconds
+                running[env] = dict(zero)
+        for name, value in total.items():
+            assert out.log[name] == pytest.approx(value, rel=1e-4, abs=1e-6), name
+        assert out.log["termination/time_out"] == np.sum(out.truncated)
+        assert out.log["nan_guard"] == 0 and out.log["not_finite/tip"] == 0
+        assert set(out.log) >= {"reward/rate", "termination/fell"} and "reward/nothing" not in out.log
+
+
+def test_kbot_forces_and_contacts_belong_to_the_step_and_to_the_env():
+    """Touch and acceleration sensors: of the last substep in stepped envs, of the reset state alone in reset ones."""
+    sensors = {
+        name: {"_target_": f"{MDP}.observations.sensor", "name": name}
+        for name in ("left_foot_touch", "right_foot_touch", "imu_acc", "imu_gyro", "base_site_pos")
+    }
+    player = Player(
+        kbot_task(
+            observations={"actor": {"terms": sensors}},
+            rewards={"torque": {"_target_": f"{MDP}.rewards.torque", "weight": 1.0}},
+            terminations={"fallen": {"_target_": f"{MDP}.terminations.bad_orientation", "limit_rad": 0.3}},
+            events={"root": {"_target_": f"{MDP}.events.reset_root", "mode": "reset", "tilt_range": [-0.25, 0.25]}},
+            scale_rewards_by_dt=False,
+        )
+    )
+    model, home = player.env.scene.model, player.env.scene.home_joint_pos
+    lower, upper = np.array([model.joint(name).range for name in player.env.scene.joint_names]).T
+    ids = np.concatenate([np.arange(s.adr[0], s.adr[0] + s.dim[0]) for s in map(model.sensor, sensors)])
+
+    def check(obs, data):
+        measured = data.sensordata[ids]
+        assert np.all(np.abs(obs - measured) < 1e-3 * (1.0 + np.abs(measured)))
+
+    resets = 0
+    for step in player.play(np.random.default_rng(1).normal(0, 1, (15, E, 20))):
+        for env in range(E):
+            physics = step.before.physics
+            data = plain.make(model, physics.qpos[env], physics.qvel[env], physics.qacc_warmstart[env])
+            plain.step(model, data, [np.clip(home + np.float32(0.3) * step.action[env], lower, upper)] * 4)
+            check(step.out.terminal_obs["actor"][env], data)
+            torque = np.mean((data.actuator_force / model.actuator_forcerange[:, 1]) ** 2)
+            assert step.out.reward[env] == pytest.approx(torque, rel=1e-3)  # no step_dt here
+            if step.out.done[env]:
+                physics = step.after.physics
+                data = plain.forward(model, plain.make(model, physics.qpos[env], physics.qvel[env]), home)
+                check(step.out.obs["actor"][env], data)
+                resets += 1
+    assert resets > 3
+
+
+def test_time_and_sizes(player, steps):
+    env = player.env
+    assert env.physics_dt == pytest.approx(0.01) and env.max_episode_steps == MAX_STEPS
+    assert env.action_size == 1 and env.obs_sizes["actor"] == {"pos": 2, "tip": 3, "force": 1, "last_action": 1}
+    assert steps[0].before.episode_step.dtype == np.int32
