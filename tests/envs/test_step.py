@@ -1,9 +1,11 @@
 """A step of the env against plain MuJoCo: what is computed, in which order, and what a reset leaves alone."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from support import plain
-from support.envs import MDP, Player, cartpole_task, kbot_task
+from support.envs import MDP, Player, cartpole_task, kbot_task, same
 
 E, T, MAX_STEPS = 6, 35, 10
 
@@ -212,18 +214,74 @@ def test_the_running_episode_is_kept_and_logged(player, steps):
         assert set(out.log) >= {"reward/rate", "termination/fell"} and "reward/nothing" not in out.log
 
 
-def test_kbot_forces_and_contacts_belong_to_the_step_and_to_the_env():
-    """Touch and acceleration sensors: of the last substep in stepped envs, of the reset state alone in reset ones."""
+def edited(state, env, **fields):
+    """A state with one env's physics changed."""
+    physics = state.physics
+    for name, value in fields.items():
+        x = np.array(getattr(physics, name))
+        x[env] = value
+        physics = replace(physics, **{name: x})
+    return replace(state, physics=physics)
+
+
+def test_a_reset_touches_no_other_env(player, steps):
+    """An env ends at the same bits, random stream included, whether another one is reset or not."""
+    step = next(step for step in steps[5:] if not step.out.done.any())
+    others = np.arange(1, E)
+    state, out = player.step(edited(step.before, 0, qpos=[0.0, 1.0]), step.action)
+    assert out.done[0] and not out.done[1:].any()
+    for got, expected in ((state.physics, step.after.physics), (out.obs, step.out.obs), (out.reward, step.out.reward)):
+        assert same(got, expected, others)
+    offender = {"offender": None}
+    assert same(replace(state, **offender), replace(step.after, **offender), others)
+
+
+def test_a_reset_env_depends_on_no_other_env(player, steps):
+    """The fresh state and all that is seen of it are the same bits whatever the other envs do."""
+    step = next(step for step in steps[5:] if not step.out.done.any())
+    one = edited(step.before, 0, qpos=[0.0, 1.0])
+    two = edited(edited(one, 1, qpos=[0.1, 1.0]), 2, qpos=[-0.1, 0.1], qvel=[1.0, 0.3])
+    (state_one, out_one), (state_two, out_two) = player.step(one, step.action), player.step(two, step.action)
+    assert out_two.done[:2].all() and not same(state_one.physics, state_two.physics)
+    for a, b in ((state_one.physics, state_two.physics), (out_one.obs, out_two.obs), (out_one.reward, out_two.reward)):
+        assert same(a, b, [0])
+
+
+def test_resets_are_fresh(steps):
+    """No two episodes of any env start in the same state."""
+    starts = [tuple(steps[0].before.physics.qpos[env]) for env in range(E)]
+    starts += [tuple(step.after.physics.qpos[env]) for step in steps for env in np.flatnonzero(step.out.done)]
+    assert len(starts) > 3 * E and len(set(starts)) == len(starts)
+
+
+def test_the_seed_decides_every_bit(player, steps):
+    """Same seed, same trajectory; another seed, another one."""
+    actions = np.stack([step.action for step in steps[:12]])
+    again, other = player.play(actions), player.play(actions, seed=1)
+    for a, b, c in zip(steps, again, other, strict=False):
+        assert same(a.after, b.after) and same(a.out, b.out)
+        assert not np.array_equal(a.after.physics.qpos, c.after.physics.qpos)
+
+
+def test_kbot_forces_contacts_and_friction_belong_to_the_step_and_to_the_env():
+    """Touch and acceleration sensors: of the last substep in stepped envs, of the reset state alone in reset ones.
+
+    Feet are as slippery as each env's reset drew: 0.3 to 1.5 times the compiled value, however often it is drawn.
+    """
     sensors = {
         name: {"_target_": f"{MDP}.observations.sensor", "name": name}
         for name in ("left_foot_touch", "right_foot_touch", "imu_acc", "imu_gyro", "base_site_pos")
     }
+    friction = {"_target_": f"{MDP}.events.randomize_friction", "mode": "reset", "geoms": ".*capsule.*"}
     player = Player(
         kbot_task(
             observations={"actor": {"terms": sensors}},
             rewards={"torque": {"_target_": f"{MDP}.rewards.torque", "weight": 1.0}},
-            terminations={"fallen": {"_target_": f"{MDP}.terminations.bad_orientation", "limit_rad": 0.3}},
-            events={"root": {"_target_": f"{MDP}.events.reset_root", "mode": "reset", "tilt_range": [-0.25, 0.25]}},
+            terminations={"fallen": {"_target_": f"{MDP}.terminations.bad_orientation", "limit_rad": 0.2}},
+            events={
+                "root": {"_target_": f"{MDP}.events.reset_root", "mode": "reset", "tilt_range": [-0.25, 0.25]},
+                "friction": friction | {"range": [0.3, 1.5]},
+            },
             scale_rewards_by_dt=False,
         )
     )
@@ -235,21 +293,28 @@ def test_kbot_forces_and_contacts_belong_to_the_step_and_to_the_env():
         measured = data.sensordata[ids]
         assert np.all(np.abs(obs - measured) < 1e-3 * (1.0 + np.abs(measured)))
 
-    resets = 0
-    for step in player.play(np.random.default_rng(1).normal(0, 1, (15, E, 20))):
+    def simulation(state, env):
+        own = plain.edited(model, geom_friction=state.model_fields["geom_friction"][env])
+        physics = state.physics
+        return own, plain.make(own, physics.qpos[env], physics.qvel[env], physics.qacc_warmstart[env])
+
+    frictions = []
+    for step in player.play(np.random.default_rng(1).normal(0, 1, (12, E, 20))):
         for env in range(E):
-            physics = step.before.physics
-            data = plain.make(model, physics.qpos[env], physics.qvel[env], physics.qacc_warmstart[env])
-            plain.step(model, data, [np.clip(home + np.float32(0.3) * step.action[env], lower, upper)] * 4)
+            own, data = simulation(step.before, env)
+            plain.step(own, data, [np.clip(home + np.float32(0.3) * step.action[env], lower, upper)] * 4)
             check(step.out.terminal_obs["actor"][env], data)
             torque = np.mean((data.actuator_force / model.actuator_forcerange[:, 1]) ** 2)
             assert step.out.reward[env] == pytest.approx(torque, rel=1e-3)  # no step_dt here
+            foot = step.after.model_fields["geom_friction"][env, 1, 0]
             if step.out.done[env]:
-                physics = step.after.physics
-                data = plain.forward(model, plain.make(model, physics.qpos[env], physics.qvel[env]), home)
-                check(step.out.obs["actor"][env], data)
-                resets += 1
-    assert resets > 3
+                own, data = simulation(step.after, env)
+                check(step.out.obs["actor"][env], plain.forward(own, data, home))
+                frictions.append(foot)
+            else:
+                assert foot == step.before.model_fields["geom_friction"][env, 1, 0]
+    assert len(frictions) > 6 and len(set(frictions)) == len(frictions)
+    assert 0.3 * 0.64 <= min(frictions) < 0.5 * 0.64 < 0.9 * 0.64 < max(frictions) <= 1.5 * 0.64
 
 
 def test_time_and_sizes(player, steps):

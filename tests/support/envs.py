@@ -78,7 +78,7 @@ def host(tree: Any) -> Any:
     return jax.tree.map(lambda x: x if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else np.asarray(x), tree)
 
 
-def same(a: Any, b: Any, envs: Any = slice(None)) -> bool:
+def same(a: Any, b: Any, envs: Any = ...) -> bool:
     """Whether two trees are the same in every bit, random keys included, in some of the envs."""
 
     def equal(x: Any, y: Any) -> bool:

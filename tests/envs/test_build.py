@@ -1,0 +1,159 @@
+"""What is found when an env is built: every mistake in a term names its place in the task."""
+
+import re
+
+import jax.numpy as jnp
+import pytest
+from support.envs import MDP, cartpole_task, kbot_task
+
+from ksim.config import SimCfg
+from ksim.envs import make_env
+from ksim.envs.env import num_steps
+from ksim.errors import ConfigError
+
+
+@pytest.mark.parametrize(
+    ("seconds", "step_dt", "steps"),
+    [
+        (20, 0.02, 1000),  # 20 / 0.02 is 1000.0000000000001 in floats of other step lengths
+        (20.0, 0.005 * 4, 1000),
+        (0.3, 0.1, 3),  # 2.9999999999999996
+        (0.7, 0.1, 7),  # 6.999999999999999
+        (6.0, 0.06, 100),
+        (1.1, 0.11, 10),  # 10.000000000000002
+        (0.21, 0.02, 11),  # rounded up
+        (0.001, 0.02, 1),
+        (0.0, 0.02, 0),
+        (-1.0, 0.02, 0),
+    ],
+)
+def test_steps_of_an_episode(seconds, step_dt, steps):
+    assert num_steps(seconds, step_dt) == steps
+
+
+def test_twenty_seconds_are_a_thousand_steps():
+    env = make_env(kbot_task(episode_length_s=20.0), "mujoco")
+    assert env.step_dt == pytest.approx(0.02) and env.physics_dt == 0.005 and env.max_episode_steps == 1000
+
+
+def vector(ctx):
+    return ctx.joint_pos
+
+
+def matrix(ctx):
+    return jnp.outer(ctx.joint_pos, ctx.joint_pos)
+
+
+def writes(**values):
+    return lambda ctx, key: {name: jnp.asarray(value) for name, value in values.items()}
+
+
+def reward(**term):
+    return {"rewards": {"mine": {"weight": 1.0, **term}}}
+
+
+def observation(**term):
+    return {"observations": {"actor": {"terms": {"mine": term}}}}
+
+
+def event(**values):
+    return {"events": {"mine": {"_target_": writes(**values), "mode": "reset"}}}
+
+
+MISTAKES = {
+    "reward_vector": (
+        reward(_target_=vector),
+        r"^task\.rewards\.mine: must return a scalar for one env, not an array of shape \(2,\)$",
+    ),
+    "termination_vector": (
+        {"terminations": {"mine": {"_target_": vector}}},
+        r"^task\.terminations\.mine: must return a scalar .* \(2,\)$",
+    ),
+    "metric_vector": (
+        {"metrics": {"mine": {"_target_": vector}}},
+        r"^task\.metrics\.mine: must return a scalar .* \(2,\)$",
+    ),
+    "observation_matrix": (
+        observation(_target_=matrix),
+        r"^task\.observations\.actor\.terms\.mine: must return a vector for one env, not an array of shape \(2, 2\)$",
+    ),
+    "observation_scale": (
+        observation(_target_=vector, scale=[1.0, 2.0, 3.0]),
+        r"^task\.observations\.actor\.terms\.mine\.scale: has 3 factors for 2 elements$",
+    ),
+    "joint_regex": (
+        reward(_target_=f"{MDP}.rewards.joint_vel", joints="hing"),
+        r"^task\.rewards\.mine: no joint matches 'hing' \(did you mean 'hinge'\?\); there are: slider, hinge$",
+    ),
+    "action_regex": (
+        {"actions": {"mine": {"_target_": f"{MDP}.actions.joint_effort", "joints": "hinge"}}},
+        r"^task\.actions\.mine: no actuated joint matches 'hinge'; there are: slider$",
+    ),
+    "sensor": (
+        observation(_target_=f"{MDP}.observations.sensor", name="imu"),
+        r"^task\.observations\.actor\.terms\.mine: no sensor matches 'imu'",
+    ),
+    "no_base": (
+        reward(_target_=f"{MDP}.rewards.upright"),
+        r"^task\.rewards\.mine: robot 'cartpole' has no floating base$",
+    ),
+    "push_without_base": (
+        {"events": {"mine": {"_target_": f"{MDP}.events.push", "mode": "step", "speed": 1.0}}},
+        r"^task\.events\.mine: robot 'cartpole' has no floating base$",
+    ),
+    "unknown_write": (
+        event(qvell=[0.0, 0.0]),
+        r"^task\.events\.mine: writes 'qvell', which is neither one of qpos, qvel, act nor a field .*'qvel'\?\)$",
+    ),
+    "write_to_structure": (event(nq=2.0), r"^task\.events\.mine: writes 'nq', which is neither"),
+    "write_of_integers": (event(geom_type=[]), r"^task\.events\.mine: writes 'geom_type', which is neither"),
+    "shape_of_state": (
+        event(qvel=[0.0]),
+        r"^task\.events\.mine: writes 'qvel' of shape \(1,\); its shape is \(2,\)$",
+    ),
+    "shape_of_field": (
+        event(body_mass=1.0),
+        r"^task\.events\.mine: writes 'body_mass' of shape \(\); its shape is \(\d,\)$",
+    ),
+    "time_out_without_limit": (
+        {"terminations": {"mine": {"_target_": vector, "time_out": True}}},
+        r"^task\.episode_length_s: must be positive where a time-out term ends episodes$",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_a_mistake_in_a_term_names_its_place(name):
+    managers, message = MISTAKES[name]
+    with pytest.raises(ConfigError) as error:
+        make_env(cartpole_task(**managers), "mujoco")
+    assert re.search(message, str(error.value)), str(error.value)
+
+
+def test_a_field_that_an_engine_cannot_vary_is_refused():
+    """C MuJoCo takes body_margin per env, MJX has no such field."""
+
+    def write(ctx, key):
+        return {"body_margin": ctx.model_field("body_margin")}
+
+    cfg = cartpole_task(events={"mine": {"_target_": write, "mode": "reset"}})
+    assert make_env(cfg, "mujoco").events.model_fields == {"body_margin": "task.events.mine"}
+    with pytest.raises(ConfigError, match=r"task\.events\.mine: mjModel's 'body_margin' cannot differ .* physics=mjx"):
+        make_env(cfg, "mjx")
+
+
+def test_a_term_of_weight_zero_is_not_even_traced():
+    def broken(ctx):
+        raise AssertionError
+
+    env = make_env(cartpole_task(rewards={"mine": {"_target_": broken, "weight": 0.0}}), "mujoco")
+    assert env.rewards.terms == {}
+
+
+def test_solver_settings_reach_the_model():
+    sim = SimCfg(
+        timestep=0.004, integrator="euler", solver="cg", iterations=7, ls_iterations=9, cone="elliptic", impratio=2.0
+    )
+    option = make_env(cartpole_task(sim=sim), "mujoco").scene.model.opt
+    assert (option.timestep, option.integrator, option.solver, option.cone) == (0.004, 0, 1, 1)
+    assert (option.iterations, option.ls_iterations, option.impratio) == (7, 9, 2.0)
