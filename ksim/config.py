@@ -41,8 +41,9 @@ class SimCfg:
     timestep: float = 0.005  # length of one physics step, in seconds
     integrator: str = "implicitfast"  # one of INTEGRATORS
     solver: str = "newton"  # constraint solver, one of SOLVERS
-    iterations: int = 3  # largest number of solver iterations in a physics step
-    ls_iterations: int = 5  # largest number of line-search iterations in a solver iteration
+    # Caps: the solver stops where it has converged. Too low, and feet are kicked by contact forces that are not there.
+    iterations: int = 10  # largest number of solver iterations in a physics step
+    ls_iterations: int = 20  # largest number of line-search iterations in a solver iteration
     cone: str = "pyramidal"  # friction cone, one of CONES
     impratio: float = 1.0  # ratio of frictional to normal constraint impedance
     nan_guard: bool = True  # reset, count and dump envs whose state is non-finite or larger than 1e10
