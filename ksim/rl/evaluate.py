@@ -21,7 +21,7 @@ class Episodes(eqx.Module):
         terminated: (E,) it ended in a state of its own.
         ends: by termination term, each (E,).
         qpos_Tq: (T, nq) positions of the first env, for a video; it goes on with a fresh episode after an end.
-        joint_pos_Tj, action_Ta, reward_Tk: of the first env, for plots; rewards by term.
+        action_Ta: (T, a) actions of the first env.
     """
 
     values: dict[str, Float[Array, " E"]]

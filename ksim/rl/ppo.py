@@ -108,6 +108,8 @@ class PPO:
         for group in ("actor", "critic"):
             if group in env.observations.groups and not env.observations.groups[group].settings.concatenate:
                 raise ConfigError(f"task.observations.{group}.concatenate: must be true, networks read one vector")
+            if cfg.symmetry == "equivariant" and any(width % 2 for width in getattr(cfg, f"{group}_hidden")):
+                raise ConfigError(f"algo.{group}_hidden: widths must be even where algo.symmetry is equivariant")
         optimizer = optax.chain(optax.clip_by_global_norm(cfg.max_grad_norm), optax.scale_by_adam(eps=1e-5))
         return cls(cfg, optimizer, env.symmetry() if cfg.symmetry == "equivariant" else None)
 

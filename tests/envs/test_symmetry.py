@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from support.envs import MDP, Player, cartpole_task, kbot_task
 
-from ksim.errors import ConfigError
 from ksim.envs import make_env
+from ksim.errors import ConfigError
 
 E = 3
 OBS = f"{MDP}.observations"
