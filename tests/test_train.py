@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import re
+import resource
 import signal
 import subprocess
 import sys
@@ -272,9 +273,11 @@ def test_a_killed_training_leaves_a_run_that_can_be_evaluated(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(("engine", "limit_s"), [("mujoco", 60), ("mjx", 300)])
-def test_the_cart_pole_is_learned(tmp_path, engine, limit_s):
+def test_the_cart_pole_is_learned_by_two_cores_in_time(tmp_path, engine, limit_s):
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     code, _, err = ksim_run(tmp_path, "task=cartpole_balance", f"physics={engine}", "eval.episodes=0")
     assert code == 0, err
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
     run = run_dir.open(tmp_path / "runs" / "cartpole_balance" / "latest")
     ksim_eval.main([f"run={run.path}", "video=false", "seed=1"])
     (folder,) = run.eval.iterdir()
@@ -283,7 +286,8 @@ def test_the_cart_pole_is_learned(tmp_path, engine, limit_s):
     best = sum(max(term["weight"], 0.0) for term in cfg.task.rewards.values()) * cfg.task.episode_length_s
     assert best == pytest.approx(10.0)
     assert summary["episodes"] == 256 and summary["return"] >= 0.95 * best
-    assert metrics.read(run.metrics_path)[-1]["wall_time_s"] < limit_s
+    # Processor time, compilation included, because other programs may share the cores.
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 2 * limit_s
 
 
 def test_the_seed_decides_the_numbers(tmp_path):
