@@ -263,7 +263,7 @@ def update(ppo: PPO, state: TrainState, dataset_D: Dataset) -> tuple[TrainState,
             learning_rate = adapt_learning_rate(learning_rate, metrics["kl"], target_kl, cfg)
         direction, opt_state = ppo.optimizer.update(grads, opt_state)
         net = eqx.apply_updates(net, jax.tree.map(lambda d: -learning_rate * d, direction))
-        metrics |= {"grad_norm": optax.global_norm(grads), "learning_rate": learning_rate}
+        metrics |= {"grad_norm": optax.tree.norm(grads), "learning_rate": learning_rate}
         return (net, opt_state, learning_rate), metrics
 
     def epoch(carry: tuple, key: PRNGKeyArray) -> tuple[tuple, Metrics]:
