@@ -26,17 +26,17 @@ SMALL = [
 
 
 @pytest.fixture(scope="session")
-def _composed() -> dict[str, Config]:
+def composed() -> dict[str, Config]:
     return {task: compose([f"task={task}", *SMALL]) for task in ("kbot_standing", "cartpole_balance")}
 
 
 @pytest.fixture
-def kbot_cfg(_composed) -> Config:
+def kbot_cfg(composed) -> Config:
     """The K-Bot task with 8 envs, 8 steps a rollout and small networks; the test's own to change."""
-    return copy.deepcopy(_composed["kbot_standing"])
+    return copy.deepcopy(composed["kbot_standing"])
 
 
 @pytest.fixture
-def cartpole_cfg(_composed) -> Config:
+def cartpole_cfg(composed) -> Config:
     """The cart-pole task, likewise."""
-    return copy.deepcopy(_composed["cartpole_balance"])
+    return copy.deepcopy(composed["cartpole_balance"])

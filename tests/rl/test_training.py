@@ -1,0 +1,93 @@
+"""Whole iterations on real envs: the C engine with K-Bot, MJX with the cart-pole."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+from support.envs import same
+
+from ksim.config import Config
+from ksim.envs import Env, make_env
+from ksim.rl import PPO, TrainState, init_train_state, train_chunk
+from ksim.rl.evaluate import evaluate
+
+
+@dataclass(frozen=True)
+class Learner:
+    """An experiment's programs, compiled as a training compiles them."""
+
+    env: Env
+    init: Callable[[jax.Array], TrainState]
+    chunk: Any
+
+    @classmethod
+    def of(cls, cfg: Config, engine: str) -> "Learner":
+        env = make_env(cfg.task, engine, threads=2)
+        ppo = PPO.of(cfg.algo, env)
+        chunk = jax.jit(partial(train_chunk, env, ppo, num_iterations=1), donate_argnums=0)
+        return cls(env, jax.jit(partial(init_train_state, env, ppo)), chunk)
+
+    def train(self, seed: int, iterations: int) -> tuple[TrainState, list[dict[str, float]]]:
+        state, numbers = self.init(jax.random.key(seed)), []
+        for _ in range(iterations):
+            state, metrics = self.chunk(state)
+            numbers.append({name: float(x) for name, x in metrics.items()})
+        return state, numbers
+
+
+@pytest.fixture(scope="module", params=["mujoco", "mjx"])
+def learner(request, composed) -> Learner:
+    task = {"mujoco": "kbot_standing", "mjx": "cartpole_balance"}[request.param]
+    return Learner.of(composed[task], request.param)
+
+
+@pytest.fixture(scope="module")
+def trained(learner):
+    return learner.train(0, 5)
+
+
+def test_the_chunk_compiles_exactly_once(learner, trained):
+    """What goes out has the types of what comes in, weak ones included, from the first call on."""
+    assert learner.chunk._cache_size() == 1
+
+
+def test_the_same_seed_gives_the_same_bits(learner, trained):
+    """After five iterations: networks, optimizer, statistics, envs and random streams; another seed gives others."""
+    state, numbers = learner.train(0, 5)
+    assert same(state, trained[0])
+    assert numbers == trained[1]
+    other, _ = learner.train(1, 5)
+    assert not same(other.net, trained[0].net)
+
+
+def test_the_first_minibatch_has_a_ratio_of_one(trained):
+    """In every iteration: the statistics and the policy of the rollout are those of the update."""
+    errors = [metrics["ppo/first_ratio_error"] for metrics in trained[1]]
+    assert len(errors) == 5 and max(errors) < 1e-5
+
+
+def test_iterations_learn_and_stay_finite(learner, trained):
+    state, numbers = trained
+    assert state.num_iterations == 5
+    assert all(np.isfinite(list(metrics.values())).all() for metrics in numbers)
+    fresh = learner.init(jax.random.key(0))
+    assert not same(state.net, fresh.net)
+    assert float(state.normalizer["actor"].count) == 5 * 64
+    assert all(np.isfinite(np.asarray(x)).all() for x in jax.tree.leaves(state.net))
+
+
+def test_an_evaluation_changes_no_training(composed):
+    """Training on after an evaluation gives the same bits as without it: streams are apart, the engine is shared."""
+    learner = Learner.of(composed["cartpole_balance"], "mujoco")
+    without, _ = learner.train(0, 3)
+    state = learner.init(jax.random.key(0))
+    play = jax.jit(partial(evaluate, learner.env, num_envs=8, num_steps=5))
+    for seed in range(3):
+        result = play(state.net, state.normalizer, jax.random.key(seed))
+        assert result.values["length"].tolist() == [5.0] * 8
+        state, _ = learner.chunk(state)
+    assert same(state, without)
