@@ -19,7 +19,7 @@ from hydra.errors import CompactHydraException, HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from ksim import compose
+from ksim import compose, resume
 from ksim.config import Config
 from ksim.errors import ConfigError, KsimError
 from ksim.store import run_dir as store
@@ -30,6 +30,8 @@ EXIT_USER_ERROR = 2
 def main() -> None:
     """Trains as `sys.argv` asks; exits with 2 and one message on stderr where the user made a mistake."""
     look_in_working_directory()
+    if resume.is_resume(sys.argv[1:]):
+        return entry(resume.resume)
     try:
         sys.argv[1:] = preflight(sys.argv[1:])
         app = hydra.main(config_path=str(compose.conf_dir()), config_name=compose.CONFIG_NAME, version_base="1.3")

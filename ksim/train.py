@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any, cast
 
+import equinox as eqx
 import jax
 import numpy as np
 
@@ -17,6 +18,7 @@ from ksim.evaluation import evaluate_into
 from ksim.experiment import Experiment, build, random_key
 from ksim.progress import Progress
 from ksim.rl import TrainState, init_train_state, train_chunk
+from ksim.stop import StopRequest
 from ksim.store import checkpoint, files, provenance
 from ksim.store import metrics as metrics_file
 from ksim.store.run_dir import RunDir
@@ -27,12 +29,13 @@ from ksim.viz.plots import plot_training
 log = logging.getLogger(__name__)
 
 
-def train(cfg: Config, run_dir: RunDir) -> float | None:
-    """Train in a run directory that exists and is empty but for Hydra's files.
+def train(cfg: Config, run_dir: RunDir, *, resume: bool = False) -> float | None:
+    """Train in a run directory that exists.
 
     Args:
         cfg: the checked config.
-        run_dir: where everything goes.
+        run_dir: where everything goes; empty but for Hydra's files, unless it is resumed.
+        resume: go on from the newest checkpoint there.
 
     Returns:
         The mean return of the deterministic policy at the end, the objective of a sweep; None without an eval.
@@ -42,13 +45,13 @@ def train(cfg: Config, run_dir: RunDir) -> float | None:
     """
     with run_dir.lock(), StatusFile(run_dir.status_path) as status:
         try:
-            return _train(cfg, run_dir, status)
+            return _train(cfg, run_dir, status, resume)
         except Exception as error:
             _log_to_files("the training failed", error)  # the terminal hears of it from who called
             raise
 
 
-def _train(cfg: Config, run_dir: RunDir, status: StatusFile) -> float | None:
+def _train(cfg: Config, run_dir: RunDir, status: StatusFile, resume: bool) -> float | None:
     experiment = build(cfg)
     cfg = experiment.cfg
     assert cfg.seed is not None  # the config is checked
@@ -68,7 +71,7 @@ def _train(cfg: Config, run_dir: RunDir, status: StatusFile) -> float | None:
     logger = _logger(cfg, run_dir)
     try:
         with metrics_file.MetricsWriter(run_dir.metrics_path) as writer:
-            state = _loop(experiment, run_dir, status, writer, logger)
+            state = _loop(experiment, run_dir, status, writer, logger, resume)
         plot_training(metrics_file.read(run_dir.metrics_path), run_dir.plots)
         if not cfg.eval.episodes:
             return None
@@ -100,17 +103,26 @@ def _loop(
     status: StatusFile,
     writer: metrics_file.MetricsWriter,
     logger: Logger,
+    resume: bool,
 ) -> TrainState:
-    """Chunks of iterations until the last step, with logs and checkpoints between them."""
+    """Chunks of iterations until the last step, with logs and checkpoints between them.
+
+    Raises:
+        SystemExit: a signal asked to stop; the checkpoint is written.
+    """
     cfg, env, ppo = experiment.cfg, experiment.env, experiment.ppo
     assert cfg.seed is not None  # the config is checked
     steps_per_chunk = cfg.algo.dataset_size * cfg.log.interval_iterations
     total_steps = -(-cfg.algo.total_steps // steps_per_chunk) * steps_per_chunk
-    state = jax.jit(partial(init_train_state, env, ppo))(random_key(cfg.seed, "train"))
+    state, step = _restore(experiment, run_dir) if resume else (None, 0)
+    if state is None:
+        state = jax.jit(partial(init_train_state, env, ppo))(random_key(cfg.seed, "train"))
+    writer.truncate_after(step)
     chunk: Any = jit_chunk(experiment)
-    started = saved = time.monotonic()
-    step, offender_dumped = 0, False
-    with Progress(total_steps) as progress:
+    saved = time.monotonic()
+    started = saved - _wall_time(run_dir)
+    offender_dumped = False
+    with StopRequest() as stop, Progress(total_steps) as progress:
         compiling = time.monotonic()
         chunk = chunk.lower(state).compile()  # apart from the first chunk, whose speed is then true
         log.info("compiled the training in %.0f s", time.monotonic() - compiling)
@@ -132,11 +144,39 @@ def _loop(
             if not offender_dumped and line.get("nan_guard"):
                 offender_dumped = True
                 _dump_offender(experiment, state, run_dir)
-            if now - saved > cfg.checkpoint.every_s or step == total_steps:
+            if now - saved > cfg.checkpoint.every_s or step >= total_steps or stop.signum:
                 writer.sync()
                 save(experiment, state, run_dir, step)
                 saved = time.monotonic()
+            if stop.signum and step < total_steps:
+                status.end("interrupted", step)
+                log.info("stopped at %s steps; go on with: python -m ksim.run resume=%s", f"{step:,}", run_dir.path)
+                raise SystemExit(stop.exit_code)
     return state
+
+
+def _restore(experiment: Experiment, run_dir: RunDir) -> tuple[TrainState | None, int]:
+    """The state and the step of the newest whole checkpoint; nothing and 0 where the run had none yet.
+
+    Raises:
+        CheckpointError: all of them are damaged.
+    """
+    checkpoint.clean(run_dir.checkpoints)
+    if not checkpoint.steps(run_dir.checkpoints):
+        log.info("no checkpoint yet: starting from the first step")
+        return None, 0
+    init = partial(init_train_state, experiment.env, experiment.ppo)
+    like = {"train_state": eqx.filter_eval_shape(init, jax.random.key(0))}
+    found = checkpoint.load(checkpoint.newest_valid(run_dir.checkpoints, log.warning), like)
+    checkpoint.discard_after(run_dir.checkpoints, found.step)
+    log.info("resuming at %s steps", f"{found.step:,}")
+    return found.trees["train_state"], found.step
+
+
+def _wall_time(run_dir: RunDir) -> float:
+    """Seconds that the run has trained for, by its last log line."""
+    lines = metrics_file.read(run_dir.metrics_path)
+    return float(lines[-1]["wall_time_s"]) if lines else 0.0
 
 
 def jit_chunk(experiment: Experiment) -> "jax.stages.Wrapped":
