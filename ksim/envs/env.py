@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -95,8 +96,11 @@ class Env:
             if not self.physics.has_model_field(name):
                 raise ConfigError(f"{path}: mjModel's {name!r} cannot differ between envs on physics={engine}")
 
-    def symmetry(self) -> Symmetry:
+    def symmetry(self, groups: Sequence[str] | None = None) -> Symmetry:
         """How the robot mirrors left to right.
+
+        Args:
+            groups: the observation groups that matter; None for all.
 
         Raises:
             ConfigError: the robot has no mirror map, or a term does not say how it mirrors.
@@ -107,7 +111,7 @@ class Env:
                 f"algo.symmetry: robot {self.scene.robot.name!r} or its action terms have no left-right symmetry; "
                 "set algo.symmetry=none"
             )
-        groups = self.observations.groups
+        groups = tuple(self.observations.groups) if groups is None else groups
         obs = {g: self.observations.mirror(g, self.scene, self.obs_sizes[g], action) for g in groups}
         return Symmetry(action, obs)
 

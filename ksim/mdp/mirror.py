@@ -73,8 +73,6 @@ def of_joints(scene: Scene, joints_u: np.ndarray) -> SignedPermutation | None:
 
 
 def of_vector(kind: Kind, size: int) -> SignedPermutation:
-    """How a vector in the base's frame, or a value that stays as it is, is mirrored."""
+    """How a vector in the base's frame (of 3 elements), or a value of any size that stays as it is, is mirrored."""
     sign = _SIGNS.get(kind, (1.0,) * size)
-    if len(sign) != size:
-        raise ValueError(f"a value that mirrors as {kind!r} has 3 elements, not {size}")
-    return SignedPermutation(np.arange(size), np.array(sign, np.float32))
+    return SignedPermutation(np.arange(len(sign)), np.array(sign, np.float32))

@@ -9,6 +9,7 @@ import mujoco
 from jaxtyping import Array, Bool, Float
 
 from ksim import runtime
+from ksim.errors import ConfigError
 from ksim.physics.base import PhysicsState, float_dtype
 
 if TYPE_CHECKING:
@@ -33,7 +34,10 @@ class MjxPhysics:
         self.model = model
         self.fields = tuple(fields)
         self.unroll = unroll
-        self.mjx_model = mjx.put_model(model, impl="jax")
+        try:
+            self.mjx_model = mjx.put_model(model, impl="jax")
+        except NotImplementedError as error:
+            raise ConfigError(f"physics=mjx: MJX has no {error}; physics=mujoco has") from None
         # The template carries everything that is not in the slim state; weak types would compile the step twice.
         self._data_L_0 = jax.tree.map(_strong_type, mjx.make_data(model, impl="jax"))
 

@@ -2,9 +2,11 @@
 
 import re
 
+import equinox as eqx
 import jax.numpy as jnp
+import numpy as np
 import pytest
-from support.envs import MDP, cartpole_task, kbot_task
+from support.envs import MDP, Player, cartpole_task, kbot_task
 
 from ksim.config import SimCfg
 from ksim.envs import make_env
@@ -157,3 +159,36 @@ def test_solver_settings_reach_the_model():
     option = make_env(cartpole_task(sim=sim), "mujoco").scene.model.opt
     assert (option.timestep, option.integrator, option.solver, option.cone) == (0.004, 0, 1, 1)
     assert (option.iterations, option.ls_iterations, option.impratio) == (7, 9, 2.0)
+
+
+class Near(eqx.Module):
+    """A term that is a class: its fields are the parameters."""
+
+    target: float
+    std: float = 1.0
+
+    def __call__(self, ctx):
+        return jnp.exp(-((ctx.joint_pos[0] - self.target) ** 2) / self.std**2)
+
+
+class Remembers(eqx.Module):
+    def init(self, ctx):
+        return ctx.joint_pos
+
+    def __call__(self, ctx, carry):
+        return carry.sum(), ctx.joint_pos
+
+
+def test_a_term_may_be_a_class():
+    player = Player(cartpole_task(rewards={"near": {"_target_": Near, "weight": 1.0, "target": 0.5, "std": 0.4}}))
+    state, _ = player.reset(2)
+    _, out = player.step(state, np.zeros((2, 1)))
+    np.testing.assert_allclose(out.reward, 0.02 * np.exp(-(0.5**2) / 0.4**2), rtol=1e-5)
+    with pytest.raises(ConfigError, match=r"task\.rewards\.mine: terms with memory .* not supported yet"):
+        make_env(cartpole_task(**reward(_target_=Remembers)), "mujoco")
+
+
+def test_what_mjx_cannot_do_is_told():
+    cfg = cartpole_task(sim=SimCfg(timestep=0.01, integrator="implicit"))
+    with pytest.raises(ConfigError, match="physics=mjx: MJX has no .*IMPLICIT"):
+        make_env(cfg, "mjx")

@@ -9,6 +9,7 @@ from support.envs import MDP, Player, cartpole_task, kbot_task
 
 from ksim.envs import make_env
 from ksim.errors import ConfigError
+from ksim.mdp.mirror import mirrors_as
 
 E = 3
 OBS = f"{MDP}.observations"
@@ -113,13 +114,57 @@ def test_observations_of_the_mirror_image_are_mirrored(player):
         assert np.abs(obs[group] - image_obs[group]).max() > 0.5
 
 
-def test_what_has_no_mirror_image_is_named():
-    """The cart-pole's hinge is in no mirror map; a user's own term must say how it mirrors."""
-    with pytest.raises(ConfigError, match=r"task\.observations\.actor\.terms\.joint_pos: its joints do not mirror"):
-        make_env(cartpole_task(), "mujoco").symmetry()
-    terms = {"mine": {"_target_": lambda ctx: ctx.joint_pos}}
-    with pytest.raises(ConfigError, match=r"task\.observations\.actor\.terms\.mine: .* decorate it with"):
-        make_env(kbot_task(observations={"actor": {"terms": terms}}), "mujoco").symmetry()
-    one_side = {"left": {"_target_": f"{MDP}.actions.joint_position", "joints": ".*left.*"}}
-    with pytest.raises(ConfigError, match="robot 'kbot' or its action terms have no left-right symmetry"):
-        make_env(kbot_task(actions=one_side), "mujoco").symmetry()
+@mirrors_as("joints")
+def knees(ctx, *, joints: str = ".*knee.*"):
+    """Its default is not all joints."""
+    return ctx.joint_pos[ctx.scene.find_joints(joints)]
+
+
+def test_a_terms_own_default_joints_are_those_that_swap():
+    env = make_env(kbot_task(observations={"actor": {"terms": {"knees": {"_target_": knees}}}}), "mujoco")
+    permutation = env.symmetry().obs["actor"]
+    assert permutation.index.tolist() == [1, 0] and permutation.sign.tolist() == [-1, -1]
+
+
+def actor(**term):
+    return kbot_task(observations={"actor": {"terms": {"mine": term}}, "other": {"terms": {"o": {"_target_": height}}}})
+
+
+def height(ctx):
+    return ctx.base_pos[2]
+
+
+NO_IMAGE = {
+    "joints": (cartpole_task(), r"^task\.observations\.actor\.terms\.joint_pos: its joints do not mirror"),
+    "undeclared": (
+        actor(_target_=lambda ctx: ctx.joint_pos),
+        r"^task\.observations\.actor\.terms\.mine: .* decorate it with",
+    ),
+    "size": (
+        actor(_target_=mirrors_as("polar")(lambda ctx: ctx.base_quat)),
+        r"^task\.observations\.actor\.terms\.mine: has 4 elements; as 'polar' it mirrors 3",
+    ),
+    "scale": (
+        actor(_target_=knees, scale=[1.0, 2.0]),
+        r"^task\.observations\.actor\.terms\.mine\.scale: must be the same left and right",
+    ),
+    "actions": (
+        kbot_task(actions={"left": {"_target_": f"{MDP}.actions.joint_position", "joints": ".*left.*"}}),
+        "^algo.symmetry: robot 'kbot' or its action terms have no left-right symmetry",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", NO_IMAGE)
+def test_what_has_no_mirror_image_is_named(name):
+    """The cart-pole's hinge is in no mirror map; a user's own term must say how it mirrors, and rightly so."""
+    cfg, message = NO_IMAGE[name]
+    with pytest.raises(ConfigError, match=message):
+        make_env(cfg, "mujoco").symmetry()
+
+
+def test_only_the_groups_that_matter_need_an_image():
+    env = make_env(actor(_target_=knees), "mujoco")
+    assert set(env.symmetry(["actor"]).obs) == {"actor"}
+    with pytest.raises(ConfigError, match=r"task\.observations\.other\.terms\.o: "):
+        env.symmetry()

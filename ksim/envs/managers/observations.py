@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from ksim.envs.context import Context
-from ksim.envs.managers.call import call
+from ksim.envs.managers.call import call, parameter
 from ksim.envs.scene import Scene
 from ksim.envs.terms import NoiseCfg, ObservationGroup, Term
 from ksim.errors import ConfigError
@@ -58,15 +58,18 @@ class ObservationManager:
                     "@ksim.mdp.mirror.mirrors_as(...), or set algo.symmetry=none"
                 )
             if kind == "action":
-                part = action
+                part: SignedPermutation | None = action
             elif kind == "joints":
-                joints = scene.find_joints(term.params.get("joints", ".*"))
-                found = mirror.of_joints(scene, joints)
-                if found is None:
-                    raise ConfigError(f"{term.path}: its joints do not mirror into each other; set algo.symmetry=none")
-                part = found
+                part = mirror.of_joints(scene, scene.find_joints(parameter(term, "joints")))
             else:
                 part = mirror.of_vector(kind, sizes[name])
+            if part is None:
+                raise ConfigError(f"{term.path}: its joints do not mirror into each other; set algo.symmetry=none")
+            if len(part.index) != sizes[name]:
+                raise ConfigError(f"{term.path}: has {sizes[name]} elements; as {kind!r} it mirrors {len(part.index)}")
+            scale = np.broadcast_to(1.0 if term.settings.scale is None else term.settings.scale, len(part.index))
+            if (scale != scale[part.index]).any():
+                raise ConfigError(f"{term.path}.scale: must be the same left and right where algo.symmetry is used")
             parts.append(part)
         return mirror.concatenated(parts)
 
