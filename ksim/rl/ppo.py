@@ -206,27 +206,28 @@ def collect(env: Env, ppo: PPO, state: TrainState) -> tuple[TrainState, Rollout,
         distribution, _ = net.policy(actor_obs)
         action_Ea = distribution.sample(key)
         env_state, out = env.step(env_state, action_Ea)
-        rollout_E = Rollout(
-            actor_obs=actor_obs,
-            critic_obs=critic_obs,
-            action=action_Ea,
-            reward=out.reward,
-            # The end of a finite horizon is part of the task: there is no value after it.
-            terminated=out.done if env.cfg.is_finite_horizon else out.terminated,
-            done=out.done,
-            mean=distribution.mean,
-            log_prob=distribution.log_prob(action_Ea),
-            value=net.value(critic_obs),
-            # The value of the true next observation, not of the one after a reset.
-            next_value=net.value(normalizer["critic"](out.terminal_obs["critic"])),
-        )
+        rollout_E = {
+            "actor_obs": actor_obs,
+            "critic_obs": critic_obs,
+            "action": action_Ea,
+            "reward": out.reward,
+            "terminated": out.terminated,
+            "done": out.done,
+            "mean": distribution.mean,
+            "log_prob": distribution.log_prob(action_Ea),
+        }
+        # The true next observation, not the one after a reset.
+        next_obs = normalizer["critic"](out.terminal_obs["critic"])
         seen = {"actor": obs["actor"], "critic": obs["critic"]}
-        return (env_state, out.obs), (rollout_E, out.log, seen)
+        return (env_state, out.obs), (rollout_E, next_obs, out.log, seen)
 
     keys_T = jax.random.split(noise_key, ppo.cfg.rollout_length)
-    (env_state, obs), (rollout_TE, log_T, seen) = jax.lax.scan(step, (state.env_state, state.obs), keys_T)
+    carry, (rollout_TE, next_obs_TE, log_T, seen) = jax.lax.scan(step, (state.env_state, state.obs), keys_T)
+    env_state, obs = carry
     state = dataclasses.replace(state, env_state=env_state, obs=obs, policy_key=policy_key)
-    return state, rollout_TE, {name: jnp.sum(x) for name, x in log_T.items()}, seen
+    # Values after the rollout, all at once: one large product is faster than many small ones.
+    rollout = Rollout(**rollout_TE, value=net.value(rollout_TE["critic_obs"]), next_value=net.value(next_obs_TE))
+    return state, rollout, {name: jnp.sum(x) for name, x in log_T.items()}, seen
 
 
 def flatten(rollout_TE: Rollout, advantage_TE: Float[Array, "T E"], target_TE: Float[Array, "T E"]) -> Dataset:
