@@ -111,7 +111,8 @@ class PPO:
             if cfg.symmetry == "equivariant" and any(width % 2 for width in getattr(cfg, f"{group}_hidden")):
                 raise ConfigError(f"algo.{group}_hidden: widths must be even where algo.symmetry is equivariant")
         optimizer = optax.chain(optax.clip_by_global_norm(cfg.max_grad_norm), optax.scale_by_adam(eps=1e-5))
-        return cls(cfg, optimizer, env.symmetry() if cfg.symmetry == "equivariant" else None)
+        symmetry = env.symmetry(("actor", "critic")) if cfg.symmetry == "equivariant" else None
+        return cls(cfg, optimizer, symmetry)
 
     def init_policy(self, env: Env, key: PRNGKeyArray) -> tuple[ActorCritic, dict[str, Normalizer]]:
         """Fresh networks for an env, and observation statistics that change nothing yet."""
@@ -211,7 +212,8 @@ def collect(env: Env, ppo: PPO, state: TrainState) -> tuple[TrainState, Rollout,
             "critic_obs": critic_obs,
             "action": action_Ea,
             "reward": out.reward,
-            "terminated": out.terminated,
+            # The end of a finite horizon is part of the task: there is no value after it.
+            "terminated": out.done if env.cfg.is_finite_horizon else out.terminated,
             "done": out.done,
             "mean": distribution.mean,
             "log_prob": distribution.log_prob(action_Ea),
