@@ -313,9 +313,9 @@ class Replay:
         self._ctrl_TESu = np.asarray(recording.ctrl_TESu)
         # Controls that are held over the substeps need one call, others one each.
         self._held = bool((self._ctrl_TESu == self._ctrl_TESu[:, :, :1]).all())
-        self._batch = Batch(experiment.env.scene.model, nsim=self._ctrl_TESu.shape[1], nthread=threads)
+        self.batch = Batch(experiment.env.scene.model, nsim=self._ctrl_TESu.shape[1], nthread=threads)
         for name in self._model_fields:
-            self._batch.expand(name)
+            self.batch.expand(name)
 
     def seconds(self) -> float:
         """Time of the calls that step, over the whole rollout; writing the states does not count."""
@@ -324,15 +324,15 @@ class Replay:
         total = 0.0
         for t in range(num_steps):
             for name in ("qpos", "qvel", "act", "qacc_warmstart"):  # a state's field is a view, not an output
-                self._batch.bind(name)[:] = getattr(self._physics, name)[t]
+                self.batch.bind(name)[:] = getattr(self._physics, name)[t]
             for name, value_TE in self._model_fields.items():
-                expanded = self._batch.expand(name)
+                expanded = self.batch.expand(name)
                 expanded[:] = value_TE[t].reshape(expanded.shape)
             for s, count in calls:
-                self._batch.bind("ctrl")[:] = self._ctrl_TESu[t, :, s]
+                self.batch.bind("ctrl")[:] = self._ctrl_TESu[t, :, s]
                 begin = time.perf_counter()
                 with contextlib.suppress(SimulationError):
-                    self._batch.step(nstep=count)
+                    self.batch.step(nstep=count)
                 total += time.perf_counter() - begin
         return total
 

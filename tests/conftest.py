@@ -6,6 +6,7 @@ import os
 # Both engines run in this process, and MJX can hang in JAX's CPU backend with fewer threads; before JAX starts.
 os.environ["PJRT_NPROC"] = "8"
 
+import jax
 import pytest
 
 from ksim import runtime
@@ -23,6 +24,13 @@ SMALL = [
     "algo.critic_hidden=[16,16]",
     "physics.threads=1",
 ]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _forget_programs():
+    """Compiled programs of one module are of no use to the next: together they would take gigabytes."""
+    yield
+    jax.clear_caches()
 
 
 @pytest.fixture(scope="session")

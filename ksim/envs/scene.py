@@ -148,7 +148,7 @@ def _add_floor(spec: mujoco.MjSpec) -> None:
     )
     textures = [""] * mujoco.mjtTextureRole.mjNTEXROLE
     textures[mujoco.mjtTextureRole.mjTEXROLE_RGB] = "floor"
-    spec.add_material(name="floor", textures=textures, texrepeat=[2, 2], texuniform=True, reflectance=0.05)
+    spec.add_material(name="floor", textures=textures, texrepeat=[2, 2], texuniform=True)
     # contype 1 meets the conaffinity 1 of feet and props; conaffinity 0 keeps everything else out.
     spec.worldbody.add_geom(
         name="floor",

@@ -85,7 +85,7 @@ class Engine:
         return {name: jnp.asarray(value, jnp.float32) for name, value in (own | fields).items()}
 
 
-@pytest.fixture(scope="session", params=["mujoco", "mjx"])
+@pytest.fixture(scope="module", params=["mujoco", "mjx"])
 def engine(request, model) -> Engine:
     physics = make_physics(request.param, model, FIELDS, threads=2)
     return Engine(request.param, physics, quick_jit(physics.step), quick_jit(physics.forward))

@@ -1,0 +1,279 @@
+"""`python -m ksim.eval`: numbers of a saved run, of a changed task too; it touches nothing but its own folder."""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ksim import compose, evaluation
+from ksim import eval as ksim_eval
+from ksim.compose import load_frozen
+from ksim.config import Config
+from ksim.errors import ConfigError, KsimError
+from ksim.evaluation import summarize, wilson
+from ksim.rl.evaluate import Episodes
+from ksim.store import checkpoint, run_dir
+from ksim.store.run_dir import RunDir
+from ksim.train import train
+
+REPO = Path(__file__).resolve().parent.parent
+SMALL = """
+task=cartpole_balance physics=mujoco algo.num_envs=16 algo.num_env_states_per_minibatch=32 algo.num_minibatches=2
+algo.num_learning_epochs=2 algo.actor_hidden=[16] algo.critic_hidden=[16] algo.total_steps=256
+log.interval_iterations=2 checkpoint.every_s=1e-6 eval.episodes=8 eval.video=false physics.threads=1
+task.episode_length_s=1
+""".split()
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> RunDir:
+    """A run with checkpoints at 128 and 256 steps, in `runs`."""
+    cfg = compose.compose([*SMALL, f"runs_dir={tmp_path_factory.mktemp('trained') / 'runs'}"])
+    run = run_dir.claim(cfg.runs_dir, cfg.name)
+    train(cfg, run)
+    return run
+
+
+@pytest.fixture
+def run(trained, tmp_path, monkeypatch) -> RunDir:
+    """A copy of it with nothing evaluated yet, in the working directory."""
+    shutil.copytree(trained.path.parents[1], tmp_path / "runs", symlinks=True)
+    monkeypatch.chdir(tmp_path)
+    copied = run_dir.open("latest")
+    shutil.rmtree(copied.eval)
+    return copied
+
+
+def evaluate(run: RunDir, *argv: str) -> dict:
+    """What a new evaluation of the run wrote into `metrics.json`."""
+    before = set(run.eval.glob("*"))
+    ksim_eval.main([f"run={run.path}", "episodes=8", "video=false", *argv])
+    (folder,) = set(run.eval.iterdir()) - before
+    return json.loads((folder / "metrics.json").read_text()) | {"folder": folder}
+
+
+def contents(folder: Path) -> dict[str, str]:
+    return {str(p): hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def test_an_evaluation_touches_nothing_but_its_own_folder(run):
+    before = contents(run.path)
+    found = evaluate(run)
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d", found["folder"].name)
+    assert {p.name for p in found["folder"].iterdir()} == {"metrics.json", "joint_positions.png", "actions.png"}
+    after = {name: value for name, value in contents(run.path).items() if str(found["folder"]) not in name}
+    assert after == before
+
+
+def test_it_writes_what_was_asked_and_what_was_found(run):
+    found = evaluate(run, "checkpoint=128", "seed=5", "task.rewards.upright.weight=0.25")
+    assert found["step"] == 128 and found["overrides"] == ["task.rewards.upright.weight=0.25"]
+    assert found["engine"]["engine"] == "mujoco" and "C MuJoCo" in found["engine"]["reason"]
+    assert found["options"]["checkpoint"] == "128" and found["options"]["seed"] == 5
+    summary = found["summary"]
+    assert summary["seed"] == 5 and summary["episodes"] == 8
+    assert 0 < summary["episode_length_s"] <= 1.0 and summary["return"] > 0
+    assert summary["falls_low"] <= summary["falls"] <= summary["falls_high"]
+    assert summary["termination/fallen"] + summary["termination/time_out"] == 1.0
+    assert {"reward/upright", "reward/centered"} <= set(summary)
+    assert summary["reward/upright"] <= 0.25
+
+
+def test_the_training_ends_with_the_same_evaluation(trained, run):
+    final = json.loads((trained.eval / "final" / "metrics.json").read_text())
+    assert evaluate(run)["summary"] == final["summary"]
+
+
+def test_the_seed_of_the_episodes_decides_the_numbers(run):
+    first, again, other = (evaluate(run, f"seed={seed}")["summary"] for seed in (7, 7, 8))
+    assert first == again
+    assert first["return"] != other["return"]
+
+
+def test_checkpoints_are_named_as_the_store_names_them(run):
+    assert [evaluate(run, f"checkpoint={which}")["step"] for which in ("#1", "#2", "latest", "best")] == [
+        128,
+        256,
+        256,
+        256,
+    ]
+
+
+def test_the_task_can_be_changed(run):
+    short = evaluate(run, "task.episode_length_s=0.2", "task.terminations.fallen=null")
+    assert short["summary"]["episode_length_s"] == pytest.approx(0.2)
+    assert "termination/fallen" not in short["summary"]
+    new = "+task.metrics.speed={_target_: own.speed}"
+    Path("own.py").write_text("def speed(ctx): return abs(ctx.joint_vel[0])\n")
+    sys.path.insert(0, str(Path.cwd()))
+    try:
+        found = evaluate(run, "task.events.reset_pole.position_range=[0.5,0.6]", new)
+    finally:
+        sys.path.remove(str(Path.cwd()))
+        sys.modules.pop("own", None)
+    assert found["summary"]["metric/speed"] > 0 and "metric/speed/median" in found["summary"]
+    assert found["summary"]["falls"] == 1.0  # 0.5 rad is more than this policy can catch
+    assert load_frozen(run.config_path).task.episode_length_s == 1.0
+
+
+def test_another_engine_plays_the_same_policy(run, capsys):
+    here, there = evaluate(run, "task.episode_length_s=0.2"), evaluate(run, "task.episode_length_s=0.2", "physics=mjx")
+    assert there["engine"]["engine"] == "mjx"
+    assert "the training was on mujoco" in capsys.readouterr().out
+    assert there["summary"]["return"] == pytest.approx(here["summary"]["return"], rel=0.02)
+
+
+def test_what_is_printed_names_engine_numbers_and_files(run, capsys):
+    found = evaluate(run)
+    out = capsys.readouterr().out
+    assert f"run:     {run.path}, checkpoint of step 256" in out
+    assert "physics: C MuJoCo on 1 CPU thread, as physics=mujoco asks\n" in out
+    assert f"{found['summary']['return']:.3f}" in out and "95 % interval" in out
+    assert f"{found['folder']}/metrics.json" in out.splitlines()
+
+
+def test_evaluations_in_the_same_second_have_folders_of_their_own(run, monkeypatch):
+    monkeypatch.setattr(ksim_eval.files, "stamp", lambda: "2026-01-01_00-00-00")
+    for name in ("2026-01-01_00-00-00", "2026-01-01_00-00-00_1", "2026-01-01_00-00-00_2"):
+        assert evaluate(run, "task.episode_length_s=0.1")["folder"].name == name
+
+
+def test_a_failed_evaluation_leaves_nothing(run, monkeypatch):
+    def full(*args: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(evaluation, "plot_first", full)
+    before = contents(run.path)
+    with pytest.raises(KsimError, match=r"eval/.* cannot be written: No space left on device"):
+        evaluate(run, "task.episode_length_s=0.1")
+    assert contents(run.path) == before and not run.eval.exists()
+
+
+def test_a_damaged_checkpoint_is_passed_over(run, caplog):
+    (run.checkpoints / "256" / "policy.npz").write_bytes(b"")
+    assert evaluate(run, "task.episode_length_s=0.1")["step"] == 128
+    assert "256/policy.npz is empty" in caplog.text
+    with pytest.raises(checkpoint.CheckpointError, match="256/policy.npz is empty"):
+        evaluate(run, "checkpoint=256")
+
+
+MISTAKES = [
+    ([], "run: is missing; write run=<run directory or latest>"),
+    (["latest"], "latest: is not an option of the form key=value; see --help"),
+    (["run=runs/nothing"], re.compile("runs/nothing does not exist; the newest runs nearby: ")),
+    (["run=latest", "runs_dir=elsewhere"], re.compile("no run in .*/elsewhere yet")),
+    (["run=latest", "epsiodes=3"], "epsiodes: no such option (did you mean 'episodes'?)"),
+    (["run=latest", "episodes=many"], "episodes: must be a whole number, not 'many'"),
+    (["run=latest", "episodes=0"], "episodes: must be above 0, not 0"),
+    (["run=latest", "seed=-1"], "seed: must be 0 or more, not -1"),
+    (["run=latest", "video=perhaps"], "video: must be true or false, not 'perhaps'"),
+    (["run=latest", "checkpoint=7"], re.compile("there is no checkpoint '7' in .*; there are: best, latest, 128, 256")),
+    (["run=latest", "checkpoint=#3"], re.compile("there is no checkpoint '#3'")),
+    (["run=latest", "physics=mjy"], re.compile(r"physics\.engine: there is no 'mjy' \(did you mean 'mjx'\?\)")),
+    (["run=latest", "algo.gamma=0.9"], re.compile(r"algo\.gamma: no such option .*and task\.<path>")),
+    (["run=latest", "task.episode_length_s"], re.compile("task.episode_length_s: is not an override of the form")),
+    (["run=latest", "task.episode_length_s=1,2"], "task.episode_length_s=1,2 is a sweep; give one value"),
+    (["run=latest", "task.episode_length_s=x"], "task.episode_length_s: must be a number, not 'x'"),
+    (["run=latest", "task.episode_lenght_s=1"], re.compile(r"task\.episode_lenght_s: .*mean 'episode_length_s'")),
+    (["run=latest", "task.rewards.uprigth.weight=1"], re.compile(r"task\.rewards\.uprigth: .* mean 'upright'")),
+    (["run=latest", "+task.rewards.upright.std=1"], re.compile(r"task\.rewards\.upright\.std: .*no parameter 'std'")),
+    (["run=latest", "task.decimation=0"], "task.decimation: must be above 0, not 0"),
+    (
+        ["run=latest", "task.actions.force.joints=slidr"],
+        re.compile(r"task\.actions\.force: no .* 'slidr'"),
+    ),
+    (
+        ["run=latest", "task.observations.actor.terms.joint_vel=null"],
+        re.compile(r"policy\.npz does not fit: net\.actor\.weights\.0: float32\[16, 4\] in the file"),
+    ),
+    (["run=latest", "checkpoint_num=3"], re.compile("checkpoint_num=3 is a flag of K-Scale's earlier ksim")),
+]
+
+
+@pytest.mark.parametrize(("argv", "message"), MISTAKES, ids=[" ".join(argv) for argv, _ in MISTAKES])
+def test_each_mistake_is_one_message_and_leaves_nothing(run, argv, message):
+    before = contents(run.path.parents[1])
+    with pytest.raises(KsimError) as error:
+        ksim_eval.main(argv)
+    text = str(error.value)
+    assert "\n" not in text
+    if isinstance(message, re.Pattern):
+        assert message.search(text), text
+    else:
+        assert text == message
+    assert contents(run.path.parents[1]) == before and not run.eval.exists()
+
+
+def test_as_a_process(run):
+    def command(*argv: str) -> subprocess.CompletedProcess[str]:
+        env = {**os.environ, "PYTHONPATH": str(REPO)}
+        return subprocess.run(
+            [sys.executable, "-m", "ksim.eval", *argv], env=env, capture_output=True, text=True, timeout=300
+        )
+
+    usage = command("--help")
+    assert usage.returncode == 0 and usage.stdout.startswith("usage: python -m ksim.eval run=<run>")
+    wrong = command("run=latest", "episods=3")
+    assert wrong.returncode == 2 and wrong.stdout == ""
+    assert wrong.stderr == "error: episods: no such option (did you mean 'episodes'?)\n"
+    right = command("run=latest", "episodes=2", "task.episode_length_s=0.2")
+    assert right.returncode == 0, right.stderr
+    assert "Traceback" not in right.stderr
+    (folder,) = run.eval.iterdir()
+    assert (folder / "video.mp4").is_file() or "No video" in right.stderr
+
+
+# Parts. ---------------------------------------------------------------------------------------------------------------
+
+
+def test_overrides_of_a_config_are_those_of_its_composition():
+    base = ["task=cartpole_balance", "seed=3"]
+    new = ["task.rewards.upright.weight=2", "task.events.reset_pole=null"]
+    new += ["+task.metrics.x={_target_: ksim.mdp.metrics.speed}"]
+    changed = compose.with_overrides(compose.compose(base), new)
+    assert isinstance(changed, Config) and changed == compose.compose([*base, *new])
+    with pytest.raises(ConfigError, match="algo.gamma: must be above 0"):
+        compose.with_overrides(compose.compose(base), ["algo.gamma=0"])
+
+
+def test_the_summary_is_the_mean_of_the_episodes():
+    episodes = Episodes(
+        values={
+            "return": np.array([1.0, 3.0]),
+            "length": np.array([10.0, 20.0]),
+            "reward/up": np.array([0.5, 1.0]),
+            "metric/drift": np.array([0.0, 1.0]),
+        },
+        terminated=np.array([True, False]),
+        ends={"fallen": np.array([True, False]), "time_out": np.array([False, True])},
+        qpos_Tq=np.zeros((3, 2)),
+        action_Ta=np.zeros((3, 1)),
+    )
+    summary = summarize(episodes, 0.02)
+    assert summary.pop("falls_low") == pytest.approx(0.0945, abs=1e-4)  # from a table of Wilson's interval
+    assert summary.pop("falls_high") == pytest.approx(0.9055, abs=1e-4)
+    assert summary == pytest.approx(
+        {
+            "return": 2.0,
+            "episode_length_s": 0.3,
+            "falls": 0.5,
+            "reward/up": 0.75,
+            "metric/drift": 0.5,
+            "metric/drift/median": 0.5,
+            "termination/fallen": 0.5,
+            "termination/time_out": 0.5,
+        }
+    )
+
+
+def test_the_interval_of_no_falls_is_not_empty():
+    low, high = wilson(0.0, 256)
+    assert low == 0.0 and high == pytest.approx(0.0148, abs=1e-4)
+    assert wilson(1.0, 256) == pytest.approx((1 - high, 1.0))
