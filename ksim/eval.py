@@ -74,9 +74,9 @@ def main(argv: Sequence[str]) -> None:
         return
     compose.check_old_flags({key: value for key, _, value in (a.partition("=") for a in argv)})
     chosen, overrides = options.parse(Options, argv, prefixes=("task.",))
-    logging.basicConfig(format="%(message)s", level=logging.WARNING)
     run = run_dir.open(chosen.run, chosen.runs_dir)
     with Console(stderr=True).status("building ...") as status:
+        logging.basicConfig(format="%(message)s", level=logging.WARNING)  # now, so that lines go above the spinner
         trained = compose.load_frozen(run.config_path)
         experiment = build(changed(trained, overrides, chosen.physics))
         policy, step = load_policy(run, chosen.checkpoint, experiment)

@@ -3,6 +3,7 @@
 import io
 import logging
 import sys
+from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
@@ -66,7 +67,7 @@ def test_logs_go_above_the_bar_and_lines_only_to_files(monkeypatch, tmp_path):
 
 def test_without_a_terminal_there_are_lines_now_and_then(caplog, monkeypatch):
     now = [0.0]
-    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: now[0]))
     with caplog.at_level(logging.INFO), Progress(1_000_000) as shown:
         for step in range(1, 11):
             now[0] += 7.0
