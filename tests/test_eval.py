@@ -110,14 +110,14 @@ def test_the_task_can_be_changed(run):
     short = evaluate(run, "task.episode_length_s=0.2", "task.terminations.fallen=null")
     assert short["summary"]["episode_length_s"] == pytest.approx(0.2)
     assert "termination/fallen" not in short["summary"]
-    new = "+task.metrics.speed={_target_: own.speed}"
-    Path("own.py").write_text("def speed(ctx): return abs(ctx.joint_vel[0])\n")
+    new = "+task.metrics.speed={_target_: own_metrics.speed}"
+    Path("own_metrics.py").write_text("def speed(ctx): return abs(ctx.joint_vel[0])\n")
     sys.path.insert(0, str(Path.cwd()))
     try:
         found = evaluate(run, "task.events.reset_pole.position_range=[0.5,0.6]", new)
     finally:
         sys.path.remove(str(Path.cwd()))
-        sys.modules.pop("own", None)
+        sys.modules.pop("own_metrics", None)
     assert found["summary"]["metric/speed"] > 0 and "metric/speed/median" in found["summary"]
     assert found["summary"]["falls"] == 1.0  # 0.5 rad is more than this policy can catch
     assert load_frozen(run.config_path).task.episode_length_s == 1.0

@@ -37,10 +37,10 @@ physics.threads=1
 """.split()
 
 
-def start(cwd: Path, *argv: str, **env: str) -> subprocess.Popen[str]:
+def start(cwd: Path, *argv: str, module: str = "ksim.run", **env: str) -> subprocess.Popen[str]:
     """`python -m ksim.run`, as a user gives it."""
     return subprocess.Popen(
-        [sys.executable, "-m", "ksim.run", *argv],
+        [sys.executable, "-m", module, *argv],
         cwd=cwd,
         env={**os.environ, "PYTHONPATH": str(REPO), **env},
         stdout=subprocess.PIPE,
@@ -49,9 +49,9 @@ def start(cwd: Path, *argv: str, **env: str) -> subprocess.Popen[str]:
     )
 
 
-def ksim_run(cwd: Path, *argv: str, **env: str) -> tuple[int, str, str]:
+def ksim_run(cwd: Path, *argv: str, module: str = "ksim.run", **env: str) -> tuple[int, str, str]:
     """The same, with what it ends with: exit code, stdout, stderr."""
-    process = start(cwd, *argv, **env)
+    process = start(cwd, *argv, module=module, **env)
     out, err = process.communicate(timeout=600)
     return process.returncode, out, err
 
@@ -167,13 +167,21 @@ def test_the_video_shows_the_robot(kbot):
     assert frames.std() > 5
 
 
-def test_the_kbot_trains_on_mjx_too(tmp_path):
-    run = train_here(tmp_path, "task=kbot_standing", "physics=mjx", "eval.episodes=0", "task.episode_length_s=0.2")
+def test_the_kbot_trains_and_is_evaluated_on_mjx_too(tmp_path):
+    # Compiling takes most of the time here, so it is told to be quick. The number of threads is left to ksim.
+    flags = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+    env = {"XLA_FLAGS": flags, "PJRT_NPROC": ""}
+    short = ("eval.episodes=0", "task.episode_length_s=0.2")
+    code, out, err = ksim_run(tmp_path, "task=kbot_standing", "physics=mjx", *SMALL, *short, **env)
+    assert code == 0, err
+    assert out.startswith("physics: MJX on JAX's cpu backend, as physics=mjx asks\n")
+    run = run_dir.open(tmp_path / "runs" / "kbot_standing" / "latest")
     assert load_frozen(run.config_path).physics.engine == "mjx"
     lines = metrics.read(run.metrics_path)
     assert [line["step"] for line in lines] == [128, 256]
     assert all(np.isfinite(line["ppo/value_loss"]) and not line.get("nan_guard") for line in lines)
-    ksim_eval.main([f"run={run.path}", "episodes=4", "video=false"])
+    code, out, err = ksim_run(tmp_path, "run=latest", "episodes=4", "video=false", module="ksim.eval", **env)
+    assert code == 0, err
     (folder,) = run.eval.iterdir()
     found = json.loads((folder / "metrics.json").read_text())
     assert found["engine"]["engine"] == "mjx" and found["step"] == 256
