@@ -153,7 +153,7 @@ MISTAKES = [
     ("task.episode_length_s=-1", "task.episode_length_s: must be 0 or more, not -1.0"),
     ("task.viewer.position=[1,2]", "task.viewer.position: must be a list of 3 numbers"),
     ("task.observations.actor=null", "task.observations: the group 'actor' is missing"),
-    ("task.actions.joints=null", "task.actions: there is none, so there is nothing to learn"),
+    ("task.actions.legs=null", "task.actions: there is none, so there is nothing to learn"),
     ("task.scene.num_envs=3", re.compile(r"task\.scene\.num_envs = 3 differs from algo\.num_envs = \d+; set algo\.")),
     ("task.seed=3", "task.seed = 3 differs from seed = 0; set seed alone"),
     ("seed=-1", "seed: must be 0 or more, not -1"),
