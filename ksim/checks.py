@@ -41,6 +41,9 @@ def check(cfg: Config) -> None:
     _positive("checkpoint.every_s", cfg.checkpoint.every_s)
     _positive("checkpoint.keep", cfg.checkpoint.keep)
     _not_negative("eval.episodes", cfg.eval.episodes)
+    if cfg.eval.interval_steps is not None:
+        _positive("eval.interval_steps", cfg.eval.interval_steps)
+    _positive("eval.interval_episodes", cfg.eval.interval_episodes)
     _positive("eval.video_length_s", cfg.eval.video_length_s)
 
 

@@ -30,7 +30,8 @@ from omegaconf.errors import OmegaConfBaseException, ValidationError
 
 from ksim.checks import check
 from ksim.config import Config
-from ksim.errors import ConfigError
+from ksim.errors import ConfigError, KsimError
+from ksim.store import checkpoint, run_dir
 from ksim.typecheck import choices, describe, hint, listed, shown
 
 CONFIG_NAME = "config"
@@ -43,8 +44,11 @@ _OLD_FLAGS: dict[str, dict[str | None, str]] = {
         "env": "`python -m ksim.view run=<run directory>` shows a trained policy",
         None: "there is a command for each action: `python -m ksim.run`, `ksim.eval`, `ksim.view`, `ksim.bench`",
     },
-    "pretrained": {None: "`python -m ksim.eval run=<run directory>` loads a trained policy"},
-    "checkpoint_num": {None: "`python -m ksim.eval run=<run directory>` loads the best checkpoint of a run"},
+    "pretrained": {
+        None: "`python -m ksim.run init_from=<run directory>` starts from a trained policy, "
+        "`python -m ksim.eval run=<run directory>` plays it"
+    },
+    "checkpoint_num": {None: "`python -m ksim.eval run=<run directory> checkpoint=<step>|best|latest` plays one"},
 }
 
 
@@ -148,7 +152,21 @@ def to_config(cfg: DictConfig) -> Config:
         plain["seed"] = secrets.randbelow(2**31)
         if isinstance(plain.get("task"), dict) and plain["task"].get("seed") is None:
             plain["task"]["seed"] = plain["seed"]
-    return _typed(plain)
+    config = _typed(plain)
+    if config.init_from is not None:
+        config = dataclasses.replace(config, init_from=_init_from(config))
+    return config
+
+
+def _init_from(config: Config) -> str:
+    """The run directory that `init_from` names, now: `latest` may be another one later."""
+    assert config.init_from is not None
+    try:
+        run = run_dir.open(config.init_from, config.runs_dir)
+        checkpoint.find(run.checkpoints, config.init_checkpoint, lambda message: None)
+    except KsimError as error:
+        raise ConfigError(f"init_from: {error}") from error
+    return str(run.path)
 
 
 def with_overrides(cfg: Config, overrides: Sequence[str]) -> Config:

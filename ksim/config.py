@@ -181,11 +181,13 @@ class CheckpointCfg:
 
 @dataclass(kw_only=True)
 class EvalCfg:
-    """The evaluation of the deterministic policy at the end of a training."""
+    """Evaluations of the deterministic policy: a large one at the end of a training, small ones during it."""
 
-    episodes: int = MISSING  # fresh episodes, one an env
+    episodes: int = MISSING  # fresh episodes at the end, one an env; 0: no evaluation there
     video: bool = MISSING  # also render one episode
     video_length_s: float = MISSING  # longest video, in seconds of simulated time
+    interval_steps: int | None = MISSING  # env steps of training between two that judge which checkpoint is best
+    interval_episodes: int = MISSING  # episodes of each of these, the same ones every time
 
 
 @dataclass(kw_only=True)
@@ -193,6 +195,8 @@ class Config:
     """Everything that a run depends on; a run directory's `config.yaml` is one of these, resolved."""
 
     name: str = MISSING  # the task's name, first part of the run directory
+    init_from: str | None = MISSING  # run whose policy the training starts from; None: a fresh one
+    init_checkpoint: str = MISSING  # which one of that run: its step, `#<n>`, `best` or `latest`
     seed: int | None = MISSING  # seed of every random stream; None draws one, and the frozen config holds it
     runs_dir: str = MISSING  # folder of all run directories, relative to the working directory
     task: ManagerBasedRlEnvCfg = MISSING

@@ -4,9 +4,7 @@ import dataclasses
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
-import equinox as eqx
 from rich.console import Console
 from rich.table import Table
 
@@ -16,10 +14,9 @@ from ksim.config import Config
 from ksim.errors import ConfigError
 from ksim.evaluation import Result, evaluate_into
 from ksim.experiment import Experiment, build
-from ksim.store import checkpoint, files, run_dir
+from ksim.saved import load_policy
+from ksim.store import files, run_dir
 from ksim.store.run_dir import RunDir
-
-log = logging.getLogger(__name__)
 
 USAGE = """\
 usage: python -m ksim.eval run=<run> [option=value ...] [task.<path>=value ...]
@@ -104,23 +101,6 @@ def changed(cfg: Config, overrides: Sequence[str], engine: str | None = None) ->
     if engine is not None:
         overrides = [*overrides, f"physics.engine={engine}"]
     return compose.with_overrides(cfg, overrides)
-
-
-def load_policy(run: RunDir, which: str, experiment: Experiment) -> tuple[Mapping[str, Any], int]:
-    """The policy of a checkpoint (see `ksim.store.checkpoint.find`), and its step.
-
-    Raises:
-        CheckpointError: there is none, or it does not fit the experiment.
-    """
-    like = {"policy": eqx.filter_eval_shape(experiment.policy_like)}
-    while True:
-        path = checkpoint.find(run.checkpoints, which, log.warning)
-        try:
-            found = checkpoint.load(path, like)
-            return found.trees["policy"], found.step
-        except checkpoint.CheckpointError:
-            if path.exists():
-                raise  # else the training, which goes on, has just removed it for a newer one
 
 
 def show(

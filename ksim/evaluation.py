@@ -5,7 +5,7 @@ import dataclasses
 import errno
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -43,15 +43,6 @@ class Result:
     folder: Path
     video: Path | None
 
-    @property
-    def sentence(self) -> str:
-        """The summary in one line."""
-        s = self.summary
-        text = f"return {s['return']:.2f}, episode {s['episode_length_s']:.1f} s, falls {s['falls']:.1%}"
-        if "metric/drift/median" in s:
-            text += f", median drift {s['metric/drift/median']:.2f} m"
-        return f"{text} over {s['episodes']:.0f} episodes"
-
 
 def evaluate_into(
     folder: Path,
@@ -82,7 +73,7 @@ def evaluate_into(
         KsimError: the folder cannot be written.
     """
     played = play(experiment, policy, episodes, seed)
-    summary = summarize(played, experiment.env.step_dt) | {"episodes": float(episodes), "seed": float(seed)}
+    summary = summarize(played, experiment.env.step_dt) | {"seed": float(seed)}
     record = {
         "created_at": files.now(),
         "ksim": __version__,
@@ -100,11 +91,27 @@ def evaluate_into(
 
 def play(experiment: Experiment, policy: Mapping[str, Any], episodes: int, seed: int) -> Episodes:
     """Full episodes of the policy's mean action, in NumPy; arguments as for `evaluate_into`."""
-    env = experiment.env
-    num_steps = env.max_episode_steps or _STEPS_WITHOUT_LIMIT
-    program = jax.jit(partial(evaluate, env, num_envs=episodes, num_steps=num_steps))
-    result: Episodes = jax.device_get(program(policy["net"], dict(policy["normalizer"]), random_key(seed, "eval")))
-    return result
+    return player(experiment, episodes, seed)(policy)
+
+
+def player(
+    experiment: Experiment, episodes: int, seed: int, *, purpose: str = "eval"
+) -> Callable[[Mapping[str, Any]], Episodes]:
+    """A function that plays a policy, compiled once; the same episodes each time.
+
+    Args:
+        experiment, episodes, seed: as for `evaluate_into`.
+        purpose: of the random stream.
+    """
+    num_steps = experiment.env.max_episode_steps or _STEPS_WITHOUT_LIMIT
+    program = jax.jit(partial(evaluate, experiment.env, num_envs=episodes, num_steps=num_steps))
+    key = random_key(seed, purpose)
+
+    def play(policy: Mapping[str, Any]) -> Episodes:
+        result: Episodes = jax.device_get(program(policy["net"], dict(policy["normalizer"]), key))
+        return result
+
+    return play
 
 
 def summarize(episodes: Episodes, step_dt: float) -> dict[str, float]:
@@ -123,7 +130,17 @@ def summarize(episodes: Episodes, step_dt: float) -> dict[str, float]:
         summary[name] = float(x.mean())
         if name.startswith("metric/"):
             summary[f"{name}/median"] = float(np.median(x))
-    return summary | {f"termination/{name}": float(np.mean(end)) for name, end in episodes.ends.items()}
+    summary |= {f"termination/{name}": float(np.mean(end)) for name, end in episodes.ends.items()}
+    return summary | {"episodes": float(len(episodes.terminated))}
+
+
+def sentence(summary: Mapping[str, float]) -> str:
+    """A summary's main numbers in one line."""
+    s = summary
+    text = f"return {s['return']:.2f}, episode {s['episode_length_s']:.1f} s, falls {s['falls']:.1%}"
+    if "metric/drift/median" in s:
+        text += f", median drift {s['metric/drift/median']:.2f} m"
+    return f"{text} over {s['episodes']:.0f} episodes"
 
 
 def wilson(share: float, count: int, z: float = 1.96) -> tuple[float, float]:
@@ -144,21 +161,36 @@ def film(experiment: Experiment, episodes: Episodes, path: Path) -> Path | None:
 
 
 def plot_first(experiment: Experiment, episodes: Episodes, folder: Path) -> list[Path]:
-    """The first episode's joint positions and actions over time, as PNG files."""
+    """The first episode's joint states, actions and reward terms over time, as PNG files."""
     env = experiment.env
     scene = env.scene
     length = _first_length(episodes)
-    times_T = np.arange(length) * env.step_dt
-    qpos_Tq, action_Ta = np.asarray(episodes.qpos_Tq)[:length], np.asarray(episodes.action_Ta)[:length]
+    qpos_Tq, qvel_Tv = np.asarray(episodes.qpos_Tq)[:length], np.asarray(episodes.qvel_Tv)[:length]
     slides = scene.model.jnt_type[scene.joint_ids] == mujoco.mjtJoint.mjJNT_SLIDE.value
     units = "rad or m" if slides.any() else "rad"
-    joints = {name: qpos_Tq[:, adr] for name, adr in zip(scene.joint_names, scene.joint_qpos_adr, strict=True)}
+    action_Ta = np.asarray(episodes.action_Ta)[:length]
+    positions = {name: qpos_Tq[:, adr] for name, adr in zip(scene.joint_names, scene.joint_qpos_adr, strict=True)}
+    velocities = {name: qvel_Tv[:, adr] for name, adr in zip(scene.joint_names, scene.joint_dof_adr, strict=True)}
     actions = {scene.joint_names[joint]: action_Ta[:, i] for i, joint in enumerate(env.actions.joints_a)}
-    return [
-        # A position is that after the step, an action that before it.
-        plot_episode(times_T + env.step_dt, joints, folder / "joint_positions.png", f"position ({units})"),
-        plot_episode(times_T, actions, folder / "actions.png", "action"),
+    rewards = {name: rate_T[:length] for name, rate_T in reward_rates(episodes).items()}
+    before_T = np.arange(length) * env.step_dt  # the times of actions; what they led to is a step later
+    after_T = before_T + env.step_dt
+    plots = [
+        (after_T, positions, "joint_positions", f"position ({units})"),
+        (after_T, velocities, "joint_velocities", "velocity (rad/s or m/s)" if slides.any() else "velocity (rad/s)"),
+        (before_T, actions, "actions", "action"),
+        (after_T, rewards, "rewards", "weighted reward per second"),
     ]
+    return [plot_episode(t, lines, folder / f"{name}.png", label) for t, lines, name, label in plots if lines]
+
+
+def reward_rates(episodes: Episodes) -> dict[str, np.ndarray]:
+    """Each reward term of the first env at each step: name -> (T,), weighted, per second."""
+    # The mean rate since the start, times the steps, is a sum of rates.
+    steps_T = np.asarray(episodes.means_T["length"], np.float64)
+    prefix = "reward/"
+    sums = {k.removeprefix(prefix): steps_T * v for k, v in episodes.means_T.items() if k.startswith(prefix)}
+    return {name: np.diff(sum_T, prepend=0.0) for name, sum_T in sums.items()}
 
 
 def _first_length(episodes: Episodes) -> int:

@@ -71,4 +71,4 @@ def random_key(seed: int, purpose: str) -> jax.Array:
     return jax.random.fold_in(jax.random.key(seed), np.uint32(list(_PURPOSES).index(purpose)))
 
 
-_PURPOSES = ("train", "eval")
+_PURPOSES = ("train", "eval", "judge")

@@ -53,7 +53,8 @@ def resumed_config(run: RunDir, overrides: Sequence[str]) -> Config:
         listed = ", ".join(f"{path} ({before.get(path)} -> {after.get(path)})" for path in refused)
         raise ConfigError(
             f"resume={run.path}: a resume goes on with the same training, and this would change it: {listed}; "
-            "start a new run for that (algo.total_steps, log, logger, checkpoint and eval may change)"
+            f"start a new run for that, from the policy of this one with init_from={run.path} "
+            "(algo.total_steps, log, logger, checkpoint and eval may change)"
         )
     return cfg
 

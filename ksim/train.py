@@ -14,10 +14,12 @@ import numpy as np
 from ksim.compose import freeze
 from ksim.config import Config, WandbCfg
 from ksim.envs.log import summarize
-from ksim.evaluation import evaluate_into
+from ksim.evaluation import evaluate_into, sentence
 from ksim.experiment import Experiment, build, random_key
+from ksim.judge import Judge
 from ksim.progress import Progress
 from ksim.rl import TrainState, init_train_state, train_chunk
+from ksim.saved import initial_policy
 from ksim.stop import StopRequest
 from ksim.store import checkpoint, files, provenance
 from ksim.store import metrics as metrics_file
@@ -87,10 +89,10 @@ def _train(cfg: Config, run_dir: RunDir, status: StatusFile, resume: bool) -> fl
             about={"step": step, "overrides": []},
             replace=True,
         )
-        logger.log({f"eval/{name}": value for name, value in result.summary.items()}, step)
+        logger.log({f"final/{name}": value for name, value in result.summary.items()}, step)
         if result.video is not None:
             logger.log_video("video", result.video, step)
-        log.info("deterministic policy: %s", result.sentence)
+        log.info("deterministic policy: %s", sentence(result.summary))
         log.info("numbers, plots%s: %s", " and a video" if result.video else "", result.folder)
         return result.summary["return"]
     finally:
@@ -110,14 +112,16 @@ def _loop(
     Raises:
         SystemExit: a signal asked to stop; the checkpoint is written.
     """
-    cfg, env, ppo = experiment.cfg, experiment.env, experiment.ppo
-    assert cfg.seed is not None  # the config is checked
+    cfg, env = experiment.cfg, experiment.env
     steps_per_chunk = cfg.algo.dataset_size * cfg.log.interval_iterations
     total_steps = -(-cfg.algo.total_steps // steps_per_chunk) * steps_per_chunk
+    judge = Judge(experiment, run_dir)
     state, step = _restore(experiment, run_dir) if resume else (None, 0)
     if state is None:
-        state = jax.jit(partial(init_train_state, env, ppo))(random_key(cfg.seed, "train"))
+        state = _fresh(experiment)
     writer.truncate_after(step)
+    if resume:
+        judge.recall(metrics_file.read(run_dir.metrics_path))
     chunk: Any = jit_chunk(experiment)
     saved = time.monotonic()
     started = saved - _wall_time(run_dir)
@@ -132,11 +136,10 @@ def _loop(
             sums = jax.device_get(sums)  # waits for the chunk
             now = time.monotonic()
             step += steps_per_chunk
-            line = {
-                **readable(sums, env.step_dt),
-                "env_steps_per_s": steps_per_chunk / (now - before),
-                "wall_time_s": now - started,
-            }
+            line = readable(sums, env.step_dt)
+            line |= {"env_steps_per_s": steps_per_chunk / (now - before), "wall_time_s": now - started}
+            judged = judge.judge(policy_of(state)) if judge.is_due(step - steps_per_chunk, step) else None
+            line |= judged or {}
             writer.write(step, line)
             logger.log(line, step)
             progress.show(step, line)
@@ -144,15 +147,30 @@ def _loop(
             if not offender_dumped and line.get("nan_guard"):
                 offender_dumped = True
                 _dump_offender(experiment, state, run_dir)
-            if now - saved > cfg.checkpoint.every_s or step >= total_steps or stop.signum:
+            is_best = judged is not None and judge.is_best(judged)
+            if is_best or now - saved > cfg.checkpoint.every_s or step >= total_steps or stop.signum:
                 writer.sync()
                 save(experiment, state, run_dir, step)
+                if is_best and judged is not None:
+                    judge.keep(step, judged)
+                checkpoint.prune(run_dir.checkpoints, cfg.checkpoint.keep, [judge.best.step] if judge.best else [])
                 saved = time.monotonic()
             if stop.signum and step < total_steps:
                 status.end("interrupted", step)
                 log.info("stopped at %s steps; go on with: python -m ksim.run resume=%s", f"{step:,}", run_dir.path)
                 raise SystemExit(stop.exit_code)
     return state
+
+
+def _fresh(experiment: Experiment) -> TrainState:
+    """The state at step 0: fresh envs and a fresh optimizer, and the policy of `init_from` where there is one."""
+    cfg = experiment.cfg
+    assert cfg.seed is not None  # the config is checked
+    policy = initial_policy(experiment)
+    state: TrainState = jax.jit(partial(init_train_state, experiment.env, experiment.ppo))(
+        random_key(cfg.seed, "train")
+    )
+    return state if policy is None else dataclasses.replace(state, **policy)
 
 
 def _restore(experiment: Experiment, run_dir: RunDir) -> tuple[TrainState | None, int]:
@@ -195,7 +213,11 @@ def readable(sums: Mapping[str, Any], step_dt: float) -> dict[str, float | None]
 
 
 def save(experiment: Experiment, state: TrainState, run_dir: RunDir, step: int) -> None:
-    """Write a checkpoint and remove the oldest ones; a disk error is told and ends nothing that can go on."""
+    """Write a checkpoint.
+
+    Raises:
+        CheckpointError: the disk is full, or another error of the file system; the older checkpoints are whole.
+    """
     cfg, env = experiment.cfg, experiment.env
     trees = {"policy": policy_of(state), "train_state": state}
     meta = {
@@ -207,7 +229,6 @@ def save(experiment: Experiment, state: TrainState, run_dir: RunDir, step: int) 
         "step_dt": env.step_dt,
     }
     checkpoint.save(run_dir.checkpoints, step, jax.device_get(trees), meta)
-    checkpoint.prune(run_dir.checkpoints, cfg.checkpoint.keep)
 
 
 def policy_of(state: TrainState) -> dict[str, Any]:

@@ -53,7 +53,7 @@ MISTAKES = [
     # a key behind +
     ("+algo.learning_rat=1", "algo.learning_rat: no such key (did you mean 'learning_rate'?)"),
     ("++algo.learning_rat=1", "algo.learning_rat: no such key (did you mean 'learning_rate'?)"),
-    ("+extra=1", re.compile(r"extra: no such key \(there are 'name', 'seed',.*\)")),
+    ("+extra=1", re.compile(r"extra: no such key \(there are 'name', 'init_from', 'init_checkpoint', 'seed',.*\)")),
     ("+task.rewards.upright.sdt=1", re.compile(r"task\.rewards\.upright\.sdt: .* \(did you mean 'std'\?\)")),
     # a group's choice
     (
@@ -162,6 +162,8 @@ MISTAKES = [
     ("logger=wandb logger.wandb.mode=on", re.compile(r"logger\.wandb\.mode: there is no 'on'")),
     ("logger.wandb.mode=offline", "logger.wandb: is off, so nothing in it can be set; turn it on with logger=wandb"),
     ("log.interval_iterations=0", "log.interval_iterations: must be above 0, not 0"),
+    ("init_from=runs/nothing", re.compile("init_from: runs/nothing does not exist; there is no run in ")),
+    ("eval.interval_steps=0", "eval.interval_steps: must be above 0, not 0"),
     ("checkpoint.keep=0", "checkpoint.keep: must be above 0, not 0"),
     ("name=latest", re.compile("'latest' cannot be a task's name")),
     # the command line itself
@@ -190,8 +192,8 @@ MISTAKES = [
     # flags of K-Scale's earlier ksim
     ("action=env", re.compile(r"action=env is a flag of K-Scale's earlier ksim; `python -m ksim\.view run=")),
     ("action=train", re.compile("training is what `python -m ksim.run task=<task>` does; leave it out")),
-    ("pretrained=walking", re.compile(r"`python -m ksim\.eval run=<run directory>` loads a trained policy")),
-    ("checkpoint_num=3", re.compile(r"`python -m ksim\.eval run=<run directory>` loads the best checkpoint")),
+    ("pretrained=walking", re.compile(r"`python -m ksim\.run init_from=<run directory>` starts from a trained policy")),
+    ("checkpoint_num=3", re.compile(r"`python -m ksim\.eval run=<run directory> checkpoint=<step>\|best\|latest`")),
     ("num_envs=512", "num_envs: no such key (did you mean 'algo.num_envs'?)"),
 ]
 

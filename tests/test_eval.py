@@ -17,7 +17,7 @@ from ksim import eval as ksim_eval
 from ksim.compose import load_frozen
 from ksim.config import Config
 from ksim.errors import ConfigError, KsimError
-from ksim.evaluation import summarize, wilson
+from ksim.evaluation import reward_rates, summarize, wilson
 from ksim.rl.evaluate import Episodes
 from ksim.store import checkpoint, run_dir
 from ksim.store.run_dir import RunDir
@@ -67,7 +67,13 @@ def test_an_evaluation_touches_nothing_but_its_own_folder(run):
     before = contents(run.path)
     found = evaluate(run)
     assert re.fullmatch(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d", found["folder"].name)
-    assert {p.name for p in found["folder"].iterdir()} == {"metrics.json", "joint_positions.png", "actions.png"}
+    assert {p.name for p in found["folder"].iterdir()} == {
+        "metrics.json",
+        "joint_positions.png",
+        "joint_velocities.png",
+        "actions.png",
+        "rewards.png",
+    }
     after = {name: value for name, value in contents(run.path).items() if str(found["folder"]) not in name}
     assert after == before
 
@@ -254,8 +260,11 @@ def test_the_summary_is_the_mean_of_the_episodes():
         terminated=np.array([True, False]),
         ends={"fallen": np.array([True, False]), "time_out": np.array([False, True])},
         qpos_Tq=np.zeros((3, 2)),
+        qvel_Tv=np.zeros((3, 2)),
         action_Ta=np.zeros((3, 1)),
+        means_T={"length": np.array([1.0, 2.0, 3.0]), "reward/up": np.array([0.5, 1.0, 2.0])},
     )
+    assert reward_rates(episodes)["up"].tolist() == [0.5, 1.5, 4.0]
     summary = summarize(episodes, 0.02)
     assert summary.pop("falls_low") == pytest.approx(0.0945, abs=1e-4)  # from a table of Wilson's interval
     assert summary.pop("falls_high") == pytest.approx(0.9055, abs=1e-4)
@@ -269,6 +278,7 @@ def test_the_summary_is_the_mean_of_the_episodes():
             "metric/drift/median": 0.5,
             "termination/fallen": 0.5,
             "termination/time_out": 0.5,
+            "episodes": 2.0,
         }
     )
 

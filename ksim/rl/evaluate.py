@@ -20,15 +20,18 @@ class Episodes(eqx.Module):
         values: by name, each (E,): `return`, `length` (env steps), `reward/<term>` (per second), `metric/<name>`.
         terminated: (E,) it ended in a state of its own.
         ends: by termination term, each (E,).
-        qpos_Tq: (T, nq) positions of the first env, for a video; it goes on with a fresh episode after an end.
-        action_Ta: (T, a) actions of the first env.
+        qpos_Tq, qvel_Tv: (T, nq) and (T, nv) of the first env after each step; a fresh episode follows an end.
+        action_Ta: (T, a) its actions.
+        means_T: its running `values`, each (T,).
     """
 
     values: dict[str, Float[Array, " E"]]
     terminated: Bool[Array, " E"]
     ends: dict[str, Bool[Array, " E"]]
     qpos_Tq: Float[Array, "T nq"]
+    qvel_Tv: Float[Array, "T nv"]
     action_Ta: Float[Array, "T a"]
+    means_T: dict[str, Float[Array, " T"]]
 
 
 def evaluate(
@@ -56,12 +59,13 @@ def evaluate(
         state, out = env.step(state, distribution.mean)
         now = (out.episode, out.terminated, out.ends)
         first = jax.tree.map(lambda new, old: jnp.where(running_E, new, old), now, first)
-        shown = (state.physics.qpos[0], distribution.mean[0])
+        means = {name: x_E[0] for name, x_E in out.episode.items()}
+        shown = (state.physics.qpos[0], state.physics.qvel[0], distribution.mean[0], means)
         return (state, out.obs, running_E & ~out.done, first), shown
 
     like = jax.eval_shape(lambda s, a: env.step(s, a)[1], state, state.action)
     first = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), (like.episode, like.terminated, like.ends))
     carry = (state, obs, jnp.ones(num_envs, bool), first)
-    (_, _, _, first), (qpos_Tq, action_Ta) = jax.lax.scan(step, carry, None, length=num_steps)
+    (_, _, _, first), shown_T = jax.lax.scan(step, carry, None, length=num_steps)
     values, terminated, ends = first
-    return Episodes(values, terminated, ends, qpos_Tq, action_Ta)
+    return Episodes(values, terminated, ends, *shown_T)

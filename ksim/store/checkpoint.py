@@ -255,10 +255,13 @@ def discard_after(folder: Path, step: int) -> list[int]:
     return _remove(folder, [found for found in steps(folder) if found > step])
 
 
-def write_best(folder: Path, step: int, score: float) -> None:
-    """Points to the best checkpoint. Raises CheckpointError where that cannot be written."""
+def write_best(folder: Path, best: Best | None) -> None:
+    """Points to the best checkpoint, or to none. Raises CheckpointError where that cannot be written."""
     try:
-        files.write_atomic(folder / _BEST, files.json_bytes({"step": step, "score": float(score)}))
+        if best is None:
+            (folder / _BEST).unlink(missing_ok=True)
+        else:
+            files.write_atomic(folder / _BEST, files.json_bytes({"step": best.step, "score": float(best.score)}))
     except OSError as error:
         raise CheckpointError(f"{folder / _BEST} was not written: {_reason(error)}") from error
 

@@ -260,13 +260,15 @@ def test_find(tmp_path):
         checkpoint.save(tmp_path, step, {}, {})
     said: list[str] = []
     assert checkpoint.find(tmp_path, "best", said.append).name == "30" and "no best" in said[0]
-    checkpoint.write_best(tmp_path, 20, 0.5)
+    checkpoint.write_best(tmp_path, checkpoint.Best(20, 0.5))
     assert checkpoint.read_best(tmp_path) == checkpoint.Best(20, 0.5)
     names: dict[str | int, str] = {"best": "20", "latest": "30", "#1": "10", "#3": "30", "20": "20", 10: "10"}
     assert {which: checkpoint.find(tmp_path, which, said.append).name for which in names} == names
     for which in ("#4", "#0", "25", "newest"):
         with pytest.raises(CheckpointError, match="there are: best, latest, 10, 20, 30"):
             checkpoint.find(tmp_path, which, said.append)
+    checkpoint.write_best(tmp_path, None)
+    assert checkpoint.read_best(tmp_path) is None
     (tmp_path / "best.json").write_text("{")
     assert checkpoint.find(tmp_path, "best", said.append).name == "30" and "best.json is damaged" in said[-1]
 
