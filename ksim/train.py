@@ -17,6 +17,7 @@ from ksim.envs.log import summarize
 from ksim.evaluation import evaluate_into, sentence
 from ksim.experiment import Experiment, build, random_key
 from ksim.judge import Judge
+from ksim.policy_meta import describe
 from ksim.progress import Progress
 from ksim.rl import TrainState, init_train_state, train_chunk
 from ksim.saved import initial_policy
@@ -218,17 +219,8 @@ def save(experiment: Experiment, state: TrainState, run_dir: RunDir, step: int) 
     Raises:
         CheckpointError: the disk is full, or another error of the file system; the older checkpoints are whole.
     """
-    cfg, env = experiment.cfg, experiment.env
     trees = {"policy": policy_of(state), "train_state": state}
-    meta = {
-        "task": cfg.name,
-        "seed": cfg.seed,
-        "observations": env.obs_sizes,
-        "actions": {name: [env.scene.joint_names[j] for j in a.joints_a] for name, a in env.actions.actions.items()},
-        "rewards": list(env.rewards.terms),
-        "step_dt": env.step_dt,
-    }
-    checkpoint.save(run_dir.checkpoints, step, jax.device_get(trees), meta)
+    checkpoint.save(run_dir.checkpoints, step, jax.device_get(trees), describe(experiment))
 
 
 def policy_of(state: TrainState) -> dict[str, Any]:

@@ -61,7 +61,11 @@ class MLP(eqx.Module):
 
     def __call__(self, x: Float[Array, "... in"]) -> Float[Array, "... out"]:
         """Apply the network to the last axis."""
-        return _perceptron(self.weights, self.biases, self.activation, x)
+        return _perceptron(*self.dense(), self.activation, x)
+
+    def dense(self) -> tuple[list[Float[Array, "out in"]], list[Float[Array, " out"]]]:
+        """Weights and biases of the layers."""
+        return self.weights, self.biases
 
 
 class MirrorMLP(eqx.Module):
@@ -103,10 +107,10 @@ class MirrorMLP(eqx.Module):
 
     def __call__(self, x: Float[Array, "... in"]) -> Float[Array, "... out"]:
         """Apply the network to the last axis."""
-        return _perceptron(*self._tied(), self.activation, x)
+        return _perceptron(*self.dense(), self.activation, x)
 
-    def _tied(self) -> tuple[list[Array], list[Array]]:
-        """Weights and biases of the whole network."""
+    def dense(self) -> tuple[list[Float[Array, "out in"]], list[Float[Array, " out"]]]:
+        """Weights and biases of the layers of the whole network, an ordinary MLP."""
         *hidden, last = self.weights
         weights, biases = [], [jnp.tile(bias, 2) for bias in self.biases[:-1]]
         for i, weight in enumerate(hidden):

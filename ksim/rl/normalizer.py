@@ -7,6 +7,9 @@ from jaxtyping import Array, Float
 
 from ksim.mdp.mirror import SignedPermutation
 
+LARGEST = 10.0  # normalized observations are clipped to this magnitude
+_EPSILON = 1e-6  # variance that is added, so that constants do not divide by 0
+
 
 class Normalizer(eqx.Module):
     """Mean and variance of everything seen so far, merged batch by batch.
@@ -29,8 +32,13 @@ class Normalizer(eqx.Module):
         return cls(jnp.zeros(size), jnp.ones(size), jnp.zeros(()))
 
     def __call__(self, obs: Float[Array, "... n"]) -> Float[Array, "... n"]:
-        """(obs - mean) / std, clipped to [-10, 10]."""
-        return jnp.clip((obs - self.mean) * jax.lax.rsqrt(self.var + 1e-6), -10.0, 10.0)
+        """(obs - mean) / std, clipped to [-LARGEST, LARGEST]."""
+        return jnp.clip((obs - self.mean) * self.inverse_std, -LARGEST, LARGEST)
+
+    @property
+    def inverse_std(self) -> Float[Array, " n"]:
+        """1 / std."""
+        return jax.lax.rsqrt(self.var + _EPSILON)
 
     def update(self, obs: Float[Array, "... n"], mirror: SignedPermutation | None = None) -> "Normalizer":
         """The statistics after more observations.

@@ -132,6 +132,11 @@ def steps(folder: Path) -> list[int]:
         return []
 
 
+def is_checkpoint(path: Path) -> bool:
+    """Whether `path` is the folder of a checkpoint, whole or damaged."""
+    return (path / _MANIFEST).is_file()
+
+
 def read_manifest(path: Path) -> Manifest:
     """The manifest of the checkpoint `path`. Raises CheckpointError where it is missing, damaged or too new."""
     file = path / _MANIFEST

@@ -62,6 +62,10 @@ class RunDir:
     def eval(self) -> Path:
         return self.path / "eval"
 
+    @property
+    def export(self) -> Path:
+        return self.path / "export"
+
     def update_latest(self) -> None:
         """Points the link `latest` beside this directory to it; where links cannot be made, only a log line."""
         link = self.path.parent / "latest"

@@ -85,7 +85,7 @@ def test_its_halves_are_different():
     rng = np.random.default_rng(2)
     x_mirror, y_mirror = random_mirror(8, rng), random_mirror(4, rng)
     net = MirrorMLP([8, 16, 12, 4], "elu", x_mirror, y_mirror, last_scale=1.0, key=KEY)
-    weights, _ = net._tied()
+    weights, _ = net.dense()
     assert [w.shape for w in weights] == [(16, 8), (12, 16), (4, 12)]
     for weight in weights[:2]:
         half = len(weight) // 2

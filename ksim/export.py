@@ -1,0 +1,171 @@
+"""Hand a policy to a robot: ``python -m ksim.export run=latest``; an ONNX file that says how to use it."""
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from rich.console import Console
+
+from ksim import __version__, compose, onnx_graph, options
+from ksim import policy as policies
+from ksim.cli import entry
+from ksim.errors import KsimError
+from ksim.experiment import Experiment, build, random_key
+from ksim.policy import Policy
+from ksim.policy_meta import describe
+from ksim.store import files, run_dir
+from ksim.store.run_dir import RunDir
+
+log = logging.getLogger(__name__)
+
+USAGE = """\
+usage: python -m ksim.export run=<run> [option=value ...]
+
+Writes the deterministic policy of a saved run, observation normalizer included, as an ONNX file that holds what a
+control loop needs besides: joints, home pose, gains, torque limits, the layout of the observation, the law of the
+action, the control rate. The file is checked on 1,000 observations of the run's env first: where onnxruntime and JAX
+differ by more than 1e-5, nothing is written.
+
+options:
+  run=<run>             a run directory, `latest` (the newest run), or `<task>/latest`
+  checkpoint=latest     which policy: its step, `#<n>` (the n-th that is kept), `best` or `latest`
+  out=<file>            where to; without it, <run>/export/policy.onnx
+  runs_dir=runs         where `latest` looks
+
+It needs the extra `onnx`: pip install 'ksim[onnx]'
+"""
+
+FORMAT = 1  # of the metadata
+TOLERANCE = 1e-5  # largest difference between ONNX and JAX in an element of the action
+_NUM_ENVS, _NUM_STEPS = 8, 125  # 1,000 observations
+
+
+@dataclass(frozen=True)
+class Options:
+    """The command line; see `USAGE`."""
+
+    run: str = field(metadata={"shown": "run directory or latest"})
+    checkpoint: str = "latest"
+    out: str | None = None
+    runs_dir: str = "runs"
+
+
+@dataclass(frozen=True)
+class Exported:
+    """An export: the file, the largest difference to JAX, and on how many observations that was found."""
+
+    path: Path
+    max_error: float
+    num_observations: int
+
+
+def main(argv: Sequence[str]) -> None:
+    """Export as the command line asks.
+
+    Raises:
+        KsimError: a mistake of the user's, or a file that does not agree with JAX; nothing was written.
+    """
+    if {"-h", "--help"} & set(argv):
+        print(USAGE, end="")
+        return
+    chosen, _ = options.parse(Options, argv)
+    onnx_graph.check_installed()
+    run = run_dir.open(chosen.run, chosen.runs_dir)
+    with Console(stderr=True).status("exporting ..."):
+        logging.basicConfig(format="%(message)s", level=logging.WARNING)  # now, so that lines go above the spinner
+        policy = policies.load(run.path, chosen.checkpoint)
+        exported = export(run, policy, Path(chosen.out) if chosen.out else run.export / "policy.onnx")
+    console = Console(highlight=False, markup=False, soft_wrap=True)
+    console.print(f"run:     {run.path}, checkpoint of step {policy.step:,}")
+    rate = 1.0 / policy.description["step_dt"]
+    console.print(f"policy:  {policy.observation_size} observations to {len(policy.joints)} actions at {rate:g} Hz")
+    console.print(
+        f"checked: on {exported.num_observations:,} recorded observations, "
+        f"largest error against JAX {exported.max_error:.1e}"
+    )
+    console.print(str(exported.path))
+
+
+def export(run: RunDir, policy: Policy, path: Path) -> Exported:
+    """Write a run's policy as ONNX, after it has proven that it acts as the policy does.
+
+    Args:
+        run: where the env is found whose observations it is checked on.
+        policy: one of the run's.
+        path: the file; its folder is made, and a file that is there is replaced.
+
+    Raises:
+        KsimError: onnxruntime's actions differ from JAX's, the run's task cannot be built any more, or the file cannot
+            be written.
+    """
+    model = onnx_graph.make(policy, metadata(run, policy))
+    experiment = build(compose.with_overrides(compose.load_frozen(run.config_path), ["physics.engine=mujoco"]))
+    _compare(policy, experiment)
+    obs_Dn = record(experiment, policy, _NUM_ENVS, _NUM_STEPS)
+    max_error = float(np.max(np.abs(onnx_graph.run(model, obs_Dn) - policy(obs_Dn))))
+    if not max_error <= TOLERANCE:  # NaN, too
+        raise KsimError(f"the ONNX graph differs from JAX by {max_error:.1e}, more than {TOLERANCE:g}: nothing written")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        files.write_atomic(path, model)
+    except OSError as error:
+        raise KsimError(f"{path} cannot be written: {error.strerror or error}") from error
+    return Exported(path, max_error, len(obs_Dn))
+
+
+def metadata(run: RunDir, policy: Policy) -> dict[str, str]:
+    """What the file says about itself, each value as JSON: the policy's description, and where it comes from.
+
+    The keys are those of `ksim.policy_meta.describe`, without what matters to a training alone, and `observations`
+    is the list of the actor's terms.
+    """
+    about = {
+        "format": FORMAT,
+        "ksim": __version__,
+        "run": f"{run.path.parent.name}/{run.path.name}",
+        "step": policy.step,
+        **{name: value for name, value in policy.description.items() if name not in ("network", "rewards")},
+        "observations": policy.observation,
+    }
+    return {name: json.dumps(files.jsonable(value), allow_nan=False) for name, value in about.items()}
+
+
+def record(experiment: Experiment, policy: Policy, num_envs: int, num_steps: int) -> np.ndarray:
+    """What the policy sees while it plays, (D, n): D = `num_envs` * `num_steps` observations, noise included."""
+    env = experiment.env
+    seed = experiment.cfg.seed
+    assert seed is not None  # a frozen config has one
+
+    def play(key: jax.Array) -> jax.Array:
+        def step(carry: tuple, _: None) -> tuple[tuple, jax.Array]:
+            state, obs = carry
+            distribution, _ = policy.net.policy(policy.normalizer["actor"](obs["actor"]))
+            state, out = env.step(state, distribution.mean)
+            return (state, out.obs), obs["actor"]
+
+        return jax.lax.scan(step, env.reset(key, num_envs), None, length=num_steps)[1]
+
+    obs_TEn = np.asarray(jax.jit(play)(random_key(seed, "eval")))
+    return obs_TEn.reshape(-1, obs_TEn.shape[-1])
+
+
+def _compare(policy: Policy, experiment: Experiment) -> None:
+    """Warn where the task's or the robot's code has changed since the training: the file describes what was then."""
+    now: Mapping[str, Any] = files.jsonable(describe(experiment))
+    size = sum(term["size"] for term in now["observations"]["actor"])
+    if size != policy.observation_size:
+        raise KsimError(
+            f"the task has changed since {policy.path} was written: the actor now sees {size} elements, "
+            f"{policy.observation_size} then; export with the ksim that trained it (see the run's provenance.json)"
+        )
+    if changed := [name for name in now if now[name] != policy.description.get(name)]:
+        log.warning("%s changed since the training; the file describes what it was then", ", ".join(changed))
+
+
+if __name__ == "__main__":
+    entry(main)
