@@ -8,11 +8,10 @@ import logging
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
-import equinox as eqx
 import jax
 import numpy as np
 from numpy.typing import ArrayLike
@@ -102,7 +101,8 @@ def load(run: str | os.PathLike[str], which: str | int = "latest") -> Policy:
     """Load a policy.
 
     Args:
-        run: the folder of a checkpoint; or a run directory, `latest` or `<task>/latest`.
+        run: the folder of a checkpoint, or a copy of its `manifest.json` and `policy.npz`; or a run directory,
+            `latest` or `<task>/latest`.
         which: of a run, which checkpoint; see `ksim.store.checkpoint.find`.
 
     Raises:
@@ -112,13 +112,12 @@ def load(run: str | os.PathLike[str], which: str | int = "latest") -> Policy:
     if not checkpoint.is_checkpoint(path):
         path = checkpoint.find(run_dir.open(run).checkpoints, which, log.warning)
     description = checkpoint.read_manifest(path).meta
-    try:
-        like = eqx.filter_eval_shape(_fresh, description)
-    except (KeyError, TypeError, AttributeError, ValueError):
+    if "network" not in description:
         raise checkpoint.CheckpointError(
-            f"{path} does not describe its policy, so only `python -m ksim.eval` can load it: another ksim wrote it"
-        ) from None
-    found = checkpoint.load(path, {"policy": like})
+            f"{path} does not describe its policy (an older ksim wrote it); `python -m ksim.eval` can load it"
+        )
+    like = jax.eval_shape(lambda: _fresh(description))
+    found = checkpoint.load(path, {"policy": like}, alone=True)
     return Policy(path, found.step, description, **found.trees["policy"])
 
 
@@ -145,8 +144,14 @@ def _fresh(description: Mapping[str, Any]) -> dict[str, Any]:
 
 def _symmetry(described: Mapping[str, Any] | None) -> Symmetry | None:
     def permutation(plain: Mapping[str, Any]) -> SignedPermutation:
-        return SignedPermutation(np.array(plain["index"]), np.array(plain["sign"], np.float32))
+        return _permutation(tuple(plain["index"]), tuple(plain["sign"]))
 
     if described is None:
         return None
     return Symmetry(permutation(described["action"]), {g: permutation(p) for g, p in described["obs"].items()})
+
+
+@lru_cache(maxsize=64)
+def _permutation(index: tuple[int, ...], sign: tuple[float, ...]) -> SignedPermutation:
+    """One object for the same numbers: JAX compares the static fields of networks, which arrays cannot be."""
+    return SignedPermutation(np.array(index), np.array(sign, np.float32))

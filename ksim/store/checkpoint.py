@@ -162,15 +162,17 @@ def verify(path: Path) -> list[str]:
     return _check(path, {})
 
 
-def load(path: Path, like: Mapping[str, PyTree]) -> Checkpoint:
+def load(path: Path, like: Mapping[str, PyTree], *, alone: bool = False) -> Checkpoint:
     """Reads the trees named in `like` from the checkpoint `path`, after all its checksums were verified.
+
+    With `alone`, the files of these trees are enough: the others are not looked at.
 
     Each value of `like` is a pytree of the same structure, shapes and dtypes (arrays or `jax.ShapeDtypeStruct`);
     what comes back in it: see `tree_file.from_bytes`. Raises CheckpointError that names the damaged file or the
     leaf that does not fit.
     """
     contents = dict.fromkeys((f"{name}.npz" for name in like), b"")
-    if problems := _check(path, contents):
+    if problems := _check(path, contents, only=contents if alone else None):
         raise CheckpointError("; ".join(problems))
     manifest = read_manifest(path)
     trees = {}
@@ -283,14 +285,16 @@ def read_best(folder: Path) -> Best | None:
         raise CheckpointError(f"{folder / _BEST} is damaged: {error}") from None
 
 
-def _check(path: Path, contents: dict[str, bytes]) -> list[str]:
-    """Verifies every file; those named in `contents` are left there, so that what was verified is what is used."""
+def _check(path: Path, contents: dict[str, bytes], only: Collection[str] | None = None) -> list[str]:
+    """Verifies every file, or some; those named in `contents` are left there: what was verified is what is used."""
     try:
         manifest = read_manifest(path)
     except CheckpointError as error:
         return [str(error)]
     problems = []
     for name, entry in manifest.files.items():
+        if only is not None and name not in only:
+            continue
         file = path / name
         try:
             data = file.read_bytes()

@@ -73,7 +73,7 @@ def play(policy, mjcf, seconds, push):
     for step in range(round(seconds / meta["step_dt"])):
         terms = [np.array(measure[t["function"]](t)) for t in meta["observations"]]
         terms = [
-            np.clip(x, *t.get("clip", (None, None))) * t.get("scale", 1)
+            np.clip(x, *t.get("clip", (-np.inf, np.inf))) * t.get("scale", 1)
             for x, t in zip(terms, meta["observations"], strict=True)
         ]
         obs = np.concatenate(terms, dtype=np.float32)
@@ -82,7 +82,9 @@ def play(policy, mjcf, seconds, push):
         for term in meta["actions"]:
             for i, joint in enumerate(term["joints"]):
                 target = term["offset"][i] + term["scale"][i] * action[start + i]
-                data.actuator(joint).ctrl = np.clip(target, term["lower"][i], term["upper"][i])
+                lower, upper = term["lower"][i], term["upper"][i]  # null: no bound
+                target = max(target, -np.inf if lower is None else lower)
+                data.actuator(joint).ctrl = min(target, np.inf if upper is None else upper)
             start += len(term["joints"])
         if base and step == round(seconds / meta["step_dt"]) // 2:
             base.qvel[0] += push

@@ -1,0 +1,238 @@
+"""`python -m ksim.export`: the ONNX file acts as the policy does, and says all that a control loop needs."""
+
+import copy
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import jax
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from onnx import numpy_helper
+from support.untrained import untrained
+
+import ksim.policy
+from ksim import export, onnx_graph
+from ksim.compose import compose
+from ksim.config import ACTIVATIONS
+from ksim.errors import KsimError
+from ksim.experiment import build
+from ksim.policy import Policy
+from ksim.policy_meta import describe
+from ksim.rl import Normalizer
+from ksim.rl.networks import MLP
+from ksim.robots import loader
+from ksim.store import files
+from ksim.store.run_dir import RunDir
+
+DEPLOY = Path(__file__).resolve().parent / "deploy"
+STANDING = DEPLOY / "kbot_standing.onnx"
+MJCF = {name: Path(loader.__file__).parent / name / f"{name}.xml" for name in ("kbot", "cartpole")}
+
+
+@pytest.fixture(scope="module")
+def runs(composed, tmp_path_factory) -> dict[str, RunDir]:
+    """A run of each robot that has neither sensor noise nor random resets."""
+    found = {}
+    for cfg in copy.deepcopy(composed).values():
+        cfg.task.observations["actor"]["enable_corruption"] = False
+        cfg.task.events = {"reset": {"_target_": "ksim.mdp.events.reset_scene_to_default", "mode": "reset"}}
+        found[cfg.task.scene.robot], _ = untrained(cfg, tmp_path_factory.mktemp("export") / "runs")
+    return found
+
+
+@pytest.fixture(scope="module")
+def exported(runs) -> dict[str, export.Exported]:
+    return {
+        name: export.export(run, ksim.policy.load(run.path), run.export / "policy.onnx") for name, run in runs.items()
+    }
+
+
+def metadata(path: Path) -> dict:
+    return {prop.key: json.loads(prop.value) for prop in onnx.load(path).metadata_props}
+
+
+def play(policy: Path, robot: str, tmp_path: Path, seconds: float, push: float = 0.0) -> dict[str, np.ndarray]:
+    """What the plain control loop did, in a process where neither ksim nor JAX can be imported."""
+    script = DEPLOY / "play_onnx.py"
+    argv = [str(script), str(policy), str(MJCF[robot]), str(seconds), str(push), str(tmp_path / "trace.npz")]
+    blocked = "import runpy, sys; sys.modules |= dict.fromkeys(['ksim', 'jax']); sys.argv = sys.argv[1:]; "
+    code = blocked + "runpy.run_path(sys.argv[0], run_name='__main__')"
+    done = subprocess.run([sys.executable, "-c", code, *argv], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    with np.load(tmp_path / "trace.npz") as trace:
+        return dict(trace)
+
+
+# The file. ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("robot", ["kbot", "cartpole"])
+def test_it_acts_as_the_policy_does(robot, runs, exported):
+    policy = ksim.policy.load(runs[robot].path)
+    found = exported[robot]
+    assert found.num_observations == 1000 and 0 <= found.max_error <= 1e-5
+    session = onnxruntime.InferenceSession(found.path, providers=["CPUExecutionProvider"])
+    obs = np.random.default_rng(0).normal(0, 2, (300, policy.observation_size)).astype(np.float32)
+    (action,) = session.run(["action"], {"obs": obs})
+    assert np.abs(action).max() > 0.1
+    np.testing.assert_allclose(action, policy(obs), atol=1e-5)
+    obs *= 1e4  # beyond where normalized observations are clipped
+    np.testing.assert_allclose(session.run(["action"], {"obs": obs})[0], policy(obs), atol=1e-5)
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_each_activation_is_the_same(activation):
+    actor = MLP([3, 16, 16, 2], activation, last_scale=1.0, key=jax.random.key(0))
+    normalizer = Normalizer(np.array([1.0, 0.0, -1.0]), np.array([4.0, 1.0, 0.0]), np.array(1.0))
+    description = {"observations": {"actor": [{"name": "x", "size": 3}]}, "actions": [{"joints": ["a", "b"]}]}
+    net = SimpleNamespace(actor=actor, policy=lambda obs: (SimpleNamespace(mean=actor(obs)), None))
+    policy = Policy(Path(), 0, description, net, {"actor": normalizer})  # type: ignore[arg-type]
+    obs = np.random.default_rng(0).normal(0, 3, (100, 3)).astype(np.float32)
+    np.testing.assert_allclose(onnx_graph.run(onnx_graph.make(policy, {}), obs), policy(obs), atol=1e-5)
+
+
+def test_it_says_what_the_checkpoint_says(runs, exported):
+    policy = ksim.policy.load(runs["kbot"].path)
+    found = metadata(exported["kbot"].path)
+    assert found.pop("observations") == policy.observation
+    assert (found.pop("format"), found.pop("ksim"), found.pop("step")) == (1, ksim.__version__, 0)
+    assert found.pop("run") == f"kbot_standing/{runs['kbot'].path.name}"
+    assert found == {
+        key: value for key, value in policy.description.items() if key not in ("observations", "network", "rewards")
+    }
+
+
+def test_the_same_checkpoint_gives_the_same_file(runs, exported, tmp_path):
+    again = export.export(runs["cartpole"], ksim.policy.load(runs["cartpole"].path), tmp_path / "a" / "b.onnx")
+    assert again.path.read_bytes() == exported["cartpole"].path.read_bytes()
+    assert [path.name for path in again.path.parent.iterdir()] == ["b.onnx"]
+
+
+def test_the_command(runs, tmp_path, capsys):
+    run = runs["cartpole"]
+    export.main([f"run={run.path}", f"out={tmp_path}/mine.onnx", "checkpoint=#1"])
+    out = capsys.readouterr().out.splitlines()
+    assert out[0] == f"run:     {run.path}, checkpoint of step 0"
+    assert out[1] == "policy:  4 observations to 1 actions at 50 Hz"
+    assert out[2].startswith("checked: on 1,000 recorded observations, largest error against JAX ")
+    assert out[3:] == [f"{tmp_path}/mine.onnx"]
+
+
+def test_the_recorded_observations_are_those_of_episodes(runs):
+    cfg = compose(["task=cartpole_balance", "algo.actor_hidden=[16,16]", "algo.critic_hidden=[16,16]"])
+    obs = export.record(build(cfg), ksim.policy.load(runs["cartpole"].path), 4, 15).reshape(15, 4, 4)
+    assert len(np.unique(obs[0], axis=0)) == 4  # fresh episodes that differ
+    moved = obs[:-1, :, :2] + 0.02 * obs[1:, :, 2:]  # position + dt * velocity
+    np.testing.assert_allclose(obs[1:, :, :2], moved, atol=5e-3)
+
+
+# What goes wrong. -----------------------------------------------------------------------------------------------------
+
+
+def test_a_file_that_does_not_agree_is_not_written(runs, tmp_path, monkeypatch):
+    run = onnx_graph.run
+    monkeypatch.setattr(onnx_graph, "run", lambda model, obs: run(model, obs) + 1e-4)
+    (tmp_path / "old.onnx").write_bytes(b"old")
+    with pytest.raises(KsimError, match=r"the ONNX graph differs from JAX by 1\.0e-04, more than 1e-05: nothing"):
+        export.export(runs["cartpole"], ksim.policy.load(runs["cartpole"].path), tmp_path / "old.onnx")
+    assert (tmp_path / "old.onnx").read_bytes() == b"old" and len(list(tmp_path.iterdir())) == 1
+    monkeypatch.setattr(onnx_graph, "run", lambda model, obs: run(model, obs) * np.nan)
+    with pytest.raises(KsimError, match="differs from JAX by nan"):
+        export.export(runs["cartpole"], ksim.policy.load(runs["cartpole"].path), tmp_path / "old.onnx")
+
+
+def test_without_the_extra_it_names_it(runs, monkeypatch):
+    find = importlib.util.find_spec
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "onnxruntime" else find(name))
+    with pytest.raises(KsimError, match=r"^an export needs onnxruntime: pip install 'ksim\[onnx\]'$"):
+        export.main([f"run={runs['cartpole'].path}"])
+
+
+def test_a_file_that_cannot_be_written_is_named(runs, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(KsimError, match="file/policy.onnx cannot be written: "):
+        export.main([f"run={runs['cartpole'].path}", f"out={tmp_path}/file/policy.onnx"])
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        ([], "run: is missing"),
+        (["run=nowhere"], "nowhere does not exist"),
+        (["run=latest", "chekpoint=3"], r"chekpoint: no such option \(did you mean 'checkpoint'\?\)"),
+        (["run={run}", "checkpoint=7"], "there is no checkpoint '7' in .*; there are: best, latest, 0"),
+    ],
+)
+def test_each_mistake_is_one_message(runs, argv, message):
+    argv = [text.format(run=runs["cartpole"].path) for text in argv]
+    with pytest.raises(KsimError, match=message) as error:
+        export.main(argv)
+    assert "\n" not in str(error.value)
+
+
+def test_a_task_that_changed_since_the_training_is_told(runs, tmp_path, monkeypatch, caplog):
+    run, policy = runs["cartpole"], ksim.policy.load(runs["cartpole"].path)
+    changed = describe(build(compose(["task=cartpole_balance"]))) | {"step_dt": 0.01}
+    monkeypatch.setattr(export, "describe", lambda _: changed)
+    export.export(run, policy, tmp_path / "policy.onnx")
+    assert "step_dt" in caplog.text and "changed since the training" in caplog.text
+    assert metadata(tmp_path / "policy.onnx")["step_dt"] == 0.02
+    changed["observations"]["actor"][0]["size"] = 3
+    with pytest.raises(KsimError, match="the actor now sees 5 elements, 4 then"):
+        export.export(run, policy, tmp_path / "policy.onnx")
+
+
+# The control loop in plain MuJoCo. ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("robot", ["kbot", "cartpole"])
+def test_a_loop_made_of_the_file_alone_is_the_env(robot, runs, exported, tmp_path):
+    policy = ksim.policy.load(runs[robot].path)
+    experiment = build(ksim.compose.load_frozen(runs[robot].config_path))
+    expected = export.record(experiment, policy, 1, 15)
+    trace = play(exported[robot].path, robot, tmp_path, 15 * 0.02)
+    assert np.ptp(expected, axis=0).max() > 0.1  # something happens
+    np.testing.assert_allclose(trace["obs"], expected, atol=1e-4)
+    np.testing.assert_allclose(trace["action"], policy(expected), atol=1e-4)
+
+
+def stands(trace: dict[str, np.ndarray]) -> bool:
+    """Whether the robot kept on its feet, as its task defines it."""
+    return trace["lean"].max() < 0.5 and trace["base"][:, 2].min() > 0.5
+
+
+@pytest.mark.parametrize("push", [0.0, 0.3])
+def test_it_keeps_the_kbot_standing(push, tmp_path):
+    trace = play(STANDING, "kbot", tmp_path, 20.0, push)
+    assert len(trace["action"]) == 1000
+    assert stands(trace), "the policy falls; if K-Bot's model has changed: tests/deploy/README.md"
+    assert np.linalg.norm(trace["base"][-1, :2]) < 0.5
+
+
+def test_without_the_policy_the_kbot_falls(tmp_path):
+    model = onnx.load(STANDING)
+    last = len([x for x in model.graph.initializer if x.name.startswith("weight_")]) - 1
+    for constant in model.graph.initializer:
+        if constant.name in (f"weight_{last}", f"bias_{last}"):
+            zero = np.zeros_like(numpy_helper.to_array(constant))
+            constant.CopyFrom(numpy_helper.from_array(zero, constant.name))
+    onnx.save(model, tmp_path / "zero.onnx")
+    assert not stands(play(tmp_path / "zero.onnx", "kbot", tmp_path, 20.0))
+
+
+def test_the_standing_policy_is_of_todays_task(composed):
+    then = metadata(STANDING)
+    now = files.jsonable(describe(build(compose(["task=kbot_standing", "physics=mujoco"]))))
+    now["observations"] = now["observations"]["actor"]
+    for term in (*then["observations"], *now["observations"]):
+        term.pop("noise", None)  # neither is part of what the policy is given
+        term.pop("description")
+    keys = ("robot", "step_dt", "decimation", "base", "joints", "actions", "torque_laws", "observations", "commands")
+    changed = [key for key in keys if then[key] != now[key]]
+    assert not changed, f"{STANDING.name} is a policy of another task ({changed}); renew it as deploy/README.md tells"
