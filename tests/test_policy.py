@@ -57,8 +57,11 @@ def test_every_number_comes_back(kbot):
     run, experiment = kbot
     tree, _ = saved.load_policy(run, "latest", experiment)
     policy = ksim.policy.load(run.path)
-    loaded, saved = jax.tree.leaves([policy.net, policy.normalizer]), jax.tree.leaves([tree["net"], tree["normalizer"]])
-    assert len(loaded) == len(saved) and all(map(np.array_equal, loaded, saved))
+    found, expected = (
+        jax.tree.leaves([policy.net, policy.normalizer]),
+        jax.tree.leaves([tree["net"], tree["normalizer"]]),
+    )
+    assert len(found) == len(expected) and all(map(np.array_equal, found, expected))
     symmetry = experiment.ppo.symmetry
     obs = np.random.default_rng(2).normal(size=56).astype(np.float32)
     mirrored = policy.net.actor(symmetry.obs["actor"](obs))
