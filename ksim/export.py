@@ -83,7 +83,9 @@ def main(argv: Sequence[str]) -> None:
     console = Console(highlight=False, markup=False, soft_wrap=True)
     console.print(f"run:     {run.path}, checkpoint of step {policy.step:,}")
     rate = 1.0 / policy.description["step_dt"]
-    console.print(f"policy:  {policy.observation_size} observations to {len(policy.joints)} actions at {rate:g} Hz")
+    console.print(
+        f"policy:  obs of {policy.observation_size} elements to action of {len(policy.joints)}, at {rate:g} Hz"
+    )
     console.print(
         f"checked: on {exported.num_observations:,} recorded observations, "
         f"largest error against JAX {exported.max_error:.1e}"

@@ -44,7 +44,8 @@ def play(policy, mjcf, seconds, push):
     session = onnxruntime.InferenceSession(policy, providers=["CPUExecutionProvider"])
     meta = {key: json.loads(value) for key, value in session.get_modelmeta().custom_metadata_map.items()}
     unknown = [t["name"] for t in meta["observations"] if set(t) - OBSERVATION_KEYS]
-    if unknown := unknown + [t["name"] for t in meta["actions"] if t["law"] != LAW or set(t) - ACTION_KEYS]:
+    unknown += [t["name"] for t in meta["actions"] if t["law"] != LAW or set(t) - ACTION_KEYS]
+    if unknown:
         sys.exit(f"this loop does not know all that is done in the terms {unknown}")
     model = make_model(meta, mjcf)
     data = mujoco.MjData(model)
@@ -69,13 +70,13 @@ def play(policy, mjcf, seconds, push):
         "ksim.mdp.observations.joint_vel": lambda term: [data.joint(j).qvel[0] for j in term["joints"]],
         "ksim.mdp.observations.last_action": lambda term: action,
     }
-    action, trace = np.zeros(sum(len(term["joints"]) for term in meta["actions"])), []
-    for step in range(round(seconds / meta["step_dt"])):
-        terms = [np.array(measure[t["function"]](t)) for t in meta["observations"]]
-        terms = [
-            np.clip(x, *t.get("clip", (-np.inf, np.inf))) * t.get("scale", 1)
-            for x, t in zip(terms, meta["observations"], strict=True)
-        ]
+    num_steps, trace = round(seconds / meta["step_dt"]), []
+    action = np.zeros(sum(len(term["joints"]) for term in meta["actions"]))
+    for step in range(num_steps):
+        terms = []
+        for term in meta["observations"]:
+            value = np.clip(measure[term["function"]](term), *term.get("clip", (-np.inf, np.inf)))
+            terms.append(value * term.get("scale", 1))
         obs = np.concatenate(terms, dtype=np.float32)
         action = session.run(["action"], {"obs": obs[None]})[0][0]
         start = 0
@@ -86,12 +87,10 @@ def play(policy, mjcf, seconds, push):
                 target = max(target, -np.inf if lower is None else lower)
                 data.actuator(joint).ctrl = min(target, np.inf if upper is None else upper)
             start += len(term["joints"])
-        if base and step == round(seconds / meta["step_dt"]) // 2:
+        if base and step == num_steps // 2:
             base.qvel[0] += push
         mujoco.mj_step(model, data, meta["decimation"])
         trace.append({"obs": obs, "action": action, "qpos": data.qpos.copy()})
-        if base:
-            trace[-1] |= {"lean": np.arccos(-gravity()[2]), "base": base.qpos[:3].copy()}
     return {key: np.stack([step[key] for step in trace]) for key in trace[0]}
 
 
