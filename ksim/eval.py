@@ -8,15 +8,14 @@ from dataclasses import dataclass, field
 from rich.console import Console
 from rich.table import Table
 
-from ksim import compose, options
+from ksim import compose, options, runtime
 from ksim.cli import entry
 from ksim.config import Config
 from ksim.errors import ConfigError
-from ksim.evaluation import Result, evaluate_into
-from ksim.experiment import Experiment, build
+from ksim.evaluation import evaluate_into, play, summarize
+from ksim.experiment import build
 from ksim.saved import load_policy
 from ksim.store import files, run_dir
-from ksim.store.run_dir import RunDir
 
 USAGE = """\
 usage: python -m ksim.eval run=<run> [option=value ...] [task.<path>=value ...]
@@ -31,6 +30,7 @@ options:
   seed=<the run's>      seed of the episodes; the same seed gives the same numbers
   video=true            film the first episode
   physics=<the run's>   engine: mujoco, mjx, or auto (mjx where JAX sees an accelerator)
+  compare=true          on another engine than the training's: play on that one, too, and print the gap
   runs_dir=runs         where `latest` looks
   task.<path>=value     change the task, with the paths and the grammar of a training's command line
 
@@ -51,6 +51,7 @@ class Options:
     seed: int | None = None
     video: bool = True
     physics: str | None = None
+    compare: bool = True
     runs_dir: str = "runs"
 
     def __post_init__(self) -> None:
@@ -75,10 +76,17 @@ def main(argv: Sequence[str]) -> None:
     with Console(stderr=True).status("building ...") as status:
         logging.basicConfig(format="%(message)s", level=logging.WARNING)  # now, so that lines go above the spinner
         trained = compose.load_frozen(run.config_path)
-        experiment = build(changed(trained, overrides, chosen.physics))
+        cfg = changed(trained, overrides, chosen.physics)
+        runtime.prepare(*{cfg.physics.engine, trained.physics.engine})
+        experiment = build(cfg)
         policy, step = load_policy(run, chosen.checkpoint, experiment)
         seed = trained.seed if chosen.seed is None else chosen.seed
         assert seed is not None  # a frozen config has one
+        other = None
+        if chosen.compare and experiment.engine.engine != trained.physics.engine:
+            status.update(f"playing {chosen.episodes} episodes on {trained.physics.engine}, as in the training ...")
+            same = build(changed(trained, overrides))
+            other = summarize(play(same, policy, chosen.episodes, seed), same.env.step_dt)
         status.update(f"playing {chosen.episodes} episodes ...")
         result = evaluate_into(
             run.eval / files.stamp(),
@@ -87,9 +95,23 @@ def main(argv: Sequence[str]) -> None:
             episodes=chosen.episodes,
             seed=seed,
             video=chosen.video,
-            about={"step": step, "options": dataclasses.asdict(chosen), "overrides": overrides},
+            about={
+                "step": step,
+                "options": dataclasses.asdict(chosen),
+                "overrides": overrides,
+                "on_the_training_engine": other,
+            },
         )
-    show(result, run, experiment, step, trained.physics.engine, overrides)
+    console = Console(highlight=False, markup=False, soft_wrap=True)
+    console.print(f"run:     {run.path}, checkpoint of step {step:,}")
+    console.print(f"physics: {experiment.engine.reason}")
+    if overrides:
+        console.print(f"changed: {' '.join(overrides)}")
+    console.print(table(result.summary))
+    if other is not None:
+        console.print(gap_table(result.summary, other, experiment.engine.engine, trained.physics.engine))
+    for path in sorted(result.folder.iterdir()):
+        console.print(str(path))
 
 
 def changed(cfg: Config, overrides: Sequence[str], engine: str | None = None) -> Config:
@@ -101,21 +123,6 @@ def changed(cfg: Config, overrides: Sequence[str], engine: str | None = None) ->
     if engine is not None:
         overrides = [*overrides, f"physics.engine={engine}"]
     return compose.with_overrides(cfg, overrides)
-
-
-def show(
-    result: Result, run: RunDir, experiment: Experiment, step: int, trained_on: str, overrides: Sequence[str]
-) -> None:
-    """Print the numbers, and where the files are."""
-    console = Console(highlight=False, markup=False, soft_wrap=True)
-    console.print(f"run:     {run.path}, checkpoint of step {step:,}")
-    note = "" if experiment.engine.engine == trained_on else f"; the training was on {trained_on}"
-    console.print(f"physics: {experiment.engine.reason}{note}")
-    if overrides:
-        console.print(f"changed: {' '.join(overrides)}")
-    console.print(table(result.summary))
-    for path in sorted(result.folder.iterdir()):
-        console.print(str(path))
 
 
 def table(summary: Mapping[str, float]) -> Table:
@@ -133,6 +140,19 @@ def table(summary: Mapping[str, float]) -> Table:
     for name, value in summary.items():
         if name.startswith("metric/") and not name.endswith("/median"):
             rows.add_row(name.removeprefix("metric/"), f"{value:.4f}", f"median {summary[f'{name}/median']:.4f}")
+    return rows
+
+
+def gap_table(here: Mapping[str, float], there: Mapping[str, float], engine: str, trained_on: str) -> Table:
+    """The same episodes on the engine of this evaluation and on the training's: a sim-to-sim check."""
+    rows = Table("", engine, trained_on, "gap", title=f"the training was on {trained_on}")
+    for column in rows.columns[1:]:
+        column.justify = "right"
+    for name, scale, unit in (("return", 1.0, ""), ("episode_length_s", 1.0, " s"), ("falls", 100.0, " %")):
+        a, b = here[name] * scale, there[name] * scale
+        rows.add_row(
+            name.removesuffix("_s").replace("_", " "), f"{a:.3f}{unit}", f"{b:.3f}{unit}", f"{a - b:+.3f}{unit}"
+        )
     return rows
 
 

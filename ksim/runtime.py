@@ -20,14 +20,14 @@ from ksim.errors import KsimError
 _SAFE_POOL = 8
 
 
-def prepare(engine: str) -> None:
+def prepare(*engines: str) -> None:
     """Set up JAX for a run; call it before anything touches a device.
 
     Args:
-        engine: `auto`, `mjx` or `mujoco`, as configured.
+        engines: those that the process will use: `auto`, `mjx` or `mujoco`, as configured.
     """
     logging.getLogger("jax").setLevel(logging.WARNING)  # it tells of each accelerator that is not there
-    if engine == "mjx":
+    if "mjx" in engines:
         avoid_cpu_hang()
     use_compile_cache()
 
