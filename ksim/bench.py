@@ -24,8 +24,8 @@ from mujoco.batch import Batch, SimulationError
 from rich.console import Console
 from rich.table import Table
 
-from ksim.cli import entry
 from ksim.compose import compose
+from ksim.entry import entry
 from ksim.envs import Env
 from ksim.envs.state import EnvState
 from ksim.errors import ConfigError, KsimError

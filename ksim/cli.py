@@ -7,7 +7,7 @@ beforehand, each job of a sweep too, and claims the run directory only when noth
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import hydra
@@ -21,10 +21,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from ksim import compose, resume
 from ksim.config import Config
+from ksim.entry import entry, look_in_working_directory, report
 from ksim.errors import ConfigError, KsimError
 from ksim.store import run_dir as store
-
-EXIT_USER_ERROR = 2
 
 
 def main() -> None:
@@ -117,26 +116,3 @@ def _run_dir_override(config: Config) -> str:
     path = str(store.claim(config.runs_dir, config.name).path)
     quoted = path.replace("\\", "\\\\").replace('"', '\\"')
     return f'hydra.run.dir="{quoted}"'
-
-
-def entry(function: Callable[[Sequence[str]], None]) -> None:
-    """Runs an entry point that is no Hydra application on `sys.argv`; a user's mistake is one message, exit code 2."""
-    look_in_working_directory()
-    try:
-        function(sys.argv[1:])
-    except KsimError as error:
-        sys.exit(report(error))
-    except KeyboardInterrupt:
-        sys.exit(130)
-
-
-def look_in_working_directory() -> None:
-    """Lets a user's own terms be found where the command is given; a console script does not look there by itself."""
-    if "" not in sys.path and str(Path.cwd()) not in sys.path:
-        sys.path.append(str(Path.cwd()))
-
-
-def report(error: KsimError) -> int:
-    """Tells a user's mistake on stderr; returns the exit code."""
-    print(f"error: {error}", file=sys.stderr)
-    return EXIT_USER_ERROR

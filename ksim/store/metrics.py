@@ -4,7 +4,7 @@ import json
 import logging
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -88,12 +88,12 @@ class MetricsWriter:
         self.close()
 
 
-def read(path: Path) -> list[dict[str, Any]]:
-    """All whole lines; damaged ones are left out with a log line. An absent file has none."""
-    return [line for _, _, line in _lines(path) if line is not None]
+def read(path: Path, warn: Callable[[str], None] = log.warning) -> list[dict[str, Any]]:
+    """All whole lines; damaged ones are left out, and `warn` is told. An absent file has none. Raises OSError."""
+    return [line for _, _, line in _lines(path, warn) if line is not None]
 
 
-def _lines(path: Path) -> Iterator[tuple[int, int, dict[str, Any] | None]]:
+def _lines(path: Path, warn: Callable[[str], None] = log.warning) -> Iterator[tuple[int, int, dict[str, Any] | None]]:
     """Each whole line with its first byte and the byte after it; None for a damaged one."""
     try:
         data = path.read_bytes()
@@ -106,7 +106,9 @@ def _lines(path: Path) -> Iterator[tuple[int, int, dict[str, Any] | None]]:
         except ValueError:
             line = None
         if not isinstance(line, dict):
-            log.warning("%s: the line at byte %d is damaged and left out", path, start)
+            warn(f"{path}: the line at byte {start} is damaged and left out")
             line = None
         yield start, stop, line
         start = stop
+    if start < len(data):
+        warn(f"{path}: the last line is cut off and left out")

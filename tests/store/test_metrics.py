@@ -75,6 +75,19 @@ def test_a_damaged_line_is_left_out_and_said(tmp_path, caplog):
     assert "damaged" in caplog.text
 
 
+def test_who_reads_may_take_the_warnings(tmp_path, caplog):
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(b'{"step": 1}\n[2]\n\xff\xfe\n{"step": 4}\n{"step": 5, "ret')
+    told: list[str] = []
+    assert [line["step"] for line in metrics.read(path, told.append)] == [1, 4]
+    assert told == [
+        f"{path}: the line at byte 12 is damaged and left out",
+        f"{path}: the line at byte 16 is damaged and left out",
+        f"{path}: the last line is cut off and left out",
+    ]
+    assert not caplog.text
+
+
 def test_a_full_disk(tmp_path, monkeypatch):
     path = tmp_path / "metrics.jsonl"
     writer = metrics.MetricsWriter(path)
