@@ -55,7 +55,14 @@ class Task:
     def label(self, group: Group) -> str:
         """What tells a group from the others, with paths as short as they can be; empty for the only one."""
         short = shortened(self.paths)
-        return ", ".join(f"{short[path]}={shown(group.values[path])}" for path in self.paths)
+        return ", ".join(f"{short[path]}={self._brief(path, group.values[path])}" for path in self.paths)
+
+    def _brief(self, path: str, value: Any) -> str:
+        """A term without its parameters, where the others have no such term or the same one."""
+        others = [group.values[path] for group in self.groups if isinstance(group.values[path], Mapping)]
+        if isinstance(value, Mapping) and all(other == value for other in others):
+            return _head(value) or "(…)"
+        return shown(value)
 
 
 def grouped(runs: Sequence[Run]) -> list[Task]:
@@ -106,10 +113,13 @@ def shown(value: Any) -> str:
     if value is ABSENT:
         return "–"
     if isinstance(value, Mapping):
-        head = str(value.get("_target_", "")).rpartition(".")[2]
         rest = ", ".join(f"{key}={shown(item)}" for key, item in value.items() if key != "_target_")
-        return f"{head}({rest})"
+        return f"{_head(value)}({rest})"
     return value if isinstance(value, str) else json.dumps(value, default=str)
+
+
+def _head(term: Mapping[str, Any]) -> str:
+    return str(term.get("_target_", "")).rpartition(".")[2]
 
 
 def _task(name: str, members: Sequence[Sequence[Run]]) -> Task:

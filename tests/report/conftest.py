@@ -3,6 +3,8 @@
 import copy
 import json
 from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +15,7 @@ from ksim.store.metrics import MetricsWriter
 from ksim.store.run_dir import RunDir
 from ksim.store.status import StatusFile
 
-MakeRun = Callable[..., RunDir]
+WriteRun = Callable[..., RunDir]
 
 
 @pytest.fixture(scope="session")
@@ -23,8 +25,15 @@ def frozen(composed) -> dict[str, Any]:
 
 
 @pytest.fixture
-def make_run(tmp_path, frozen) -> MakeRun:
-    def make(
+def make_run(tmp_path, write_run) -> WriteRun:
+    """`write_run` in the test's own folder."""
+    return partial(write_run, tmp_path)
+
+
+@pytest.fixture(scope="session")
+def write_run(frozen) -> WriteRun:
+    def write(
+        root: Path,
         where: str,
         changes: Mapping[str, Any] | None = None,
         *,
@@ -36,8 +45,8 @@ def make_run(tmp_path, frozen) -> MakeRun:
         steps_a_line: int = 1000,
         commit: str | None = "0123456789abcdef",
     ) -> RunDir:
-        """A run in `tmp_path / where`; `changes` are config paths with their values, None in `returns` is no number."""
-        run = RunDir(tmp_path / where)
+        """A run in `root / where`; `changes` are config paths with their values, None in `returns` is no number."""
+        run = RunDir(root / where)
         run.path.mkdir(parents=True)
         config = copy.deepcopy(frozen)
         for path, value in {"seed": seed, "task.seed": seed, **(changes or {})}.items():
@@ -65,10 +74,4 @@ def make_run(tmp_path, frozen) -> MakeRun:
             (folder / "metrics.json").write_text(json.dumps({"step": step, "overrides": [], "summary": summary}))
         return run
 
-    return make
-
-
-def rewrite_status(run: RunDir, **changes: Any) -> None:
-    """Change fields of a run's status.json."""
-    found = json.loads(run.status_path.read_text())
-    run.status_path.write_text(json.dumps(found | changes))
+    return write
