@@ -2,6 +2,7 @@
 
 import os
 import re
+import textwrap
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -33,6 +34,9 @@ examples:
   python -m ksim.report runs/sweeps/2026-01-31_12-00-00
   python -m ksim.report runs/kbot_standing runs/sweeps out=/tmp/report
 """
+
+
+_LABEL = 60  # characters
 
 
 @dataclass(frozen=True)
@@ -116,13 +120,17 @@ def show(
 
 def table(results: Results) -> Table:
     """A task's groups for a person."""
-    rows = Table("", "seeds", "return", "95 % interval", "IQM", "falls", title=results.task.name)
-    for group, finals in zip(results.task.groups, results.finals, strict=True):
+    rows = Table(title=results.task.name)
+    rows.add_column("group")
+    for name in ("seeds", "return", "95 % interval", "IQM", "falls"):
+        rows.add_column(name, justify="right", no_wrap=True)
+    for index, (group, finals) in enumerate(zip(results.task.groups, results.finals, strict=True)):
         completed = sum(run.completed for run in group.counted)
-        cells = [results.task.label(group), f"{completed} of {len(group.counted)}"]
+        label = textwrap.shorten(results.task.label(group), _LABEL, placeholder=" …")
+        cells = [f"#{index} {label}", f"{completed} of {len(group.counted)}"]
         if (value := finals.get("eval/return", finals.get("train/return"))) is not None:
             falls = finals.get("eval/falls", finals.get("train/falls"))
-            interval = "" if value.low != value.low else f"{value.low:.4g} to {value.high:.4g}"
+            interval = f"{value.low:.4g} to {value.high:.4g}" if value.low < value.high else ""
             cells += [f"{value.mean:.4g}", interval, f"{value.iqm:.4g}", "" if falls is None else f"{falls.mean:.2%}"]
         rows.add_row(*cells)
     return rows

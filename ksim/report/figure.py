@@ -3,13 +3,13 @@
 import io
 import math
 from dataclasses import dataclass
-from itertools import cycle, islice, product
 from typing import Any
 
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter
@@ -21,9 +21,9 @@ DPI = 200  # twice what a page shows it at, for screens with fine pixels
 _INK, _GREY, _FAINT = "#1f2933", "#5f6c7b", "#e4e7eb"
 _WIDTH = 12.0  # inches
 _LEGEND_CHARACTERS = 150  # that fit into the width
-_LONGEST_LABEL = 90
-# Ten colours, then the same ones with other dashes.
-_STYLES: list[tuple[Any, Any]] = list(product(("-", "-.", ":"), colormaps["tab10"].colors))  # type: ignore[attr-defined]
+_LONGEST_LABEL = 80
+_COLORS = [to_hex(color) for color in colormaps["tab10"].colors]  # type: ignore[attr-defined]
+_DASHES: tuple[Any, ...] = ("-", "-.", ":")
 
 
 @dataclass(frozen=True)
@@ -48,10 +48,10 @@ def draw(results: Results) -> bytes:
     A mean is dashed and thin at the steps that some of the group's runs have no number for.
     """
     task, curves = results.task, results.curves
-    styles = list(islice(cycle(_STYLES), len(task.groups)))
+    styles = [style_of(index) for index in range(len(task.groups))]
     legend = [
-        Line2D([], [], color=color, linestyle=dashes, linewidth=2.0, label=_label(task, group))
-        for group, (dashes, color) in zip(task.groups, styles, strict=True)
+        Line2D([], [], color=color, linestyle=dashes, linewidth=2.0, label=_label(task, index))
+        for index, (dashes, color) in enumerate(styles)
     ]
     longest = max(len(str(line.get_label())) for line in legend)
     columns = max(1, min(len(legend), _LEGEND_CHARACTERS // (longest + 8)))
@@ -72,7 +72,12 @@ def draw(results: Results) -> bytes:
     return image.getvalue()
 
 
-def _draw_lines(ax: Axes, panel: Panel, group: Group, found: Curve, dashes: Any, color: Any) -> None:
+def style_of(index: int) -> tuple[Any, str]:
+    """Dashes and colour of a task's group: ten colours, then the same ones with other dashes."""
+    return _DASHES[index // len(_COLORS) % len(_DASHES)], _COLORS[index % len(_COLORS)]
+
+
+def _draw_lines(ax: Axes, panel: Panel, group: Group, found: Curve, dashes: Any, color: str) -> None:
     if len(group.counted) > 1:
         for run in group.counted:
             x_T, y_T = run.curve(panel.key)
@@ -89,7 +94,7 @@ def _draw_lines(ax: Axes, panel: Panel, group: Group, found: Curve, dashes: Any,
     ax.plot(found.step, np.where(rest_T, mean_T, np.nan), "--", color=color, linewidth=1.0)
 
 
-def _draw_interval(ax: Axes, panel: Panel, found: Curve, color: Any) -> None:
+def _draw_interval(ax: Axes, panel: Panel, found: Curve, color: str) -> None:
     low_T, high_T = found.low * panel.factor, found.high * panel.factor
     ax.fill_between(found.step, low_T, high_T, color=color, alpha=0.15, linewidth=0)
 
@@ -105,9 +110,10 @@ def _finish(ax: Axes, panel: Panel) -> None:
     ax.spines[["left", "bottom"]].set_color("#b8c0c9")
 
 
-def _label(task: Task, group: Group) -> str:
-    label = task.label(group)
-    if len(label) > _LONGEST_LABEL:
-        label = label[: _LONGEST_LABEL - 1] + "…"
+def _label(task: Task, index: int) -> str:
+    group = task.groups[index]
     seeds = f"{len(group.counted)} {'seed' if len(group.counted) == 1 else 'seeds'}"
-    return f"{label} ({seeds})" if label else seeds
+    if len(task.groups) == 1:
+        return seeds
+    label = task.label(group)
+    return f"#{index}  {label if len(label) <= _LONGEST_LABEL else label[: _LONGEST_LABEL - 1] + '…'}  ({seeds})"

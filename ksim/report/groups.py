@@ -61,7 +61,7 @@ class Task:
         """A term without its parameters, where the others have no such term or the same one."""
         others = [group.values[path] for group in self.groups if isinstance(group.values[path], Mapping)]
         if isinstance(value, Mapping) and all(other == value for other in others):
-            return _head(value) or "(…)"
+            return _head(value) or "{…}"
         return shown(value)
 
 
@@ -113,8 +113,9 @@ def shown(value: Any) -> str:
     if value is ABSENT:
         return "–"
     if isinstance(value, Mapping):
-        rest = ", ".join(f"{key}={shown(item)}" for key, item in value.items() if key != "_target_")
-        return f"{_head(value)}({rest})"
+        if head := _head(value):
+            return f"{head}({', '.join(f'{key}={shown(item)}' for key, item in value.items() if key != '_target_')})"
+        return f"{{{', '.join(f'{key}: {shown(item)}' for key, item in value.items())}}}"
     return value if isinstance(value, str) else json.dumps(value, default=str)
 
 

@@ -6,13 +6,15 @@ import xml.etree.ElementTree as ET
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from math import isnan
 from xml.etree.ElementTree import Element
 
 from ksim import __version__
 from ksim.progress import duration
+from ksim.report import figure, stats
 from ksim.report.groups import Group, Task, shown
 from ksim.report.runs import Run
-from ksim.report.stats import IQM_SEEDS, Estimate, Results
+from ksim.report.stats import Results
 
 # What the groups' table shows: key of the final numbers, title, factor, number format.
 _COLUMNS = (
@@ -22,6 +24,7 @@ _COLUMNS = (
     ("train/return", "Return in training", 1.0, ".4g"),
 )
 _CELL = 60  # characters
+_MOST_PATHS = 4  # columns of a table that are not numbers
 
 _STYLE = """
 :root { color-scheme: light; }
@@ -31,9 +34,12 @@ body { margin: 0; background: #f4f6f8; color: #1f2933; line-height: 1.45;
 main { max-width: 1240px; margin: 0 auto; padding: 28px 24px 48px; }
 h1 { font-size: 26px; margin: 0 0 4px; }
 h2 { font-size: 19px; margin: 0 0 12px; }
+h3 { font-size: 15px; margin: 20px 0 6px; }
 p { margin: 0 0 10px; }
 .sub, .note { color: #52606d; }
-.note { font-size: 13px; max-width: 95ch; margin: 12px 0 0; }
+.note { font-size: 13.5px; max-width: 110ch; margin: 8px 0 0; }
+.mark { white-space: nowrap; font-weight: 600; }
+.mark i { display: inline-block; width: 10px; height: 10px; border-radius: 5px; margin-right: 6px; }
 section { background: #fff; border: 1px solid #dfe4e9; border-radius: 8px; padding: 20px 22px; margin-top: 20px; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; width: 100%; font-size: 13.5px; }
@@ -42,7 +48,8 @@ th { font-weight: 600; color: #52606d; border-bottom: 2px solid #cfd6dd; vertica
 tbody tr:last-child td { border-bottom: none; }
 td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
 td.c { font-family: ui-monospace, SFMono-Regular, Menlo, Consolas, "DejaVu Sans Mono", monospace; font-size: 12.5px;
-  overflow-wrap: anywhere; min-width: 16ch; }
+  overflow-wrap: anywhere; min-width: 14ch; }
+td.c:first-child { min-width: 40ch; }
 td.w { min-width: 24ch; }
 small { display: block; color: #66737f; font-size: 12px; white-space: nowrap; }
 img { display: block; width: 100%; height: auto; margin-top: 18px; }
@@ -81,6 +88,7 @@ def page(runs: Sequence[Run], results: Sequence[Results], plots: Mapping[str, by
     if named := [f"{names[run]}: {remark}" for run in runs for remark in run.remarks] + list(remarks):
         items = [_tag("li", text) for text in named]
         body.append(_tag("section", _tag("h2", "Damaged or missing"), _tag("ul", *items)))
+    body.append(_notes())
     head = _tag(
         "head",
         _tag("meta", charset="utf-8"),
@@ -101,61 +109,82 @@ def _not_completed(runs: Sequence[Run], names: Mapping[Run, str]) -> Element:
 
 def _task(results: Results, plot: bytes) -> Element:
     task = results.task
+    paths = task.paths if len(task.paths) <= _MOST_PATHS else ()  # more are a table of their own
     columns = [column for column in _COLUMNS if any(column[0] in finals for finals in results.finals)]
-    head = [_cell(path) for path in task.paths] + [_cell("Seeds", "n"), _cell("Training time", "n")]
+    head = [_cell("Group"), *map(_cell, paths), _cell("Seeds", "n"), _cell("Training time", "n")]
     for _, title, _, _ in columns:
         head += [_cell(title, "n"), _cell("IQM", "n")] if title == "Return" else [_cell(title, "n")]
     rows = []
-    for group, finals in zip(task.groups, results.finals, strict=True):
-        row = [_value(group.values[path]) for path in task.paths] + [_seeds(group), _time(group)]
+    for index, (group, finals) in enumerate(zip(task.groups, results.finals, strict=True)):
+        row = [_tag("td", _mark(index)), *(_value(group.values[path]) for path in paths), _seeds(group), _time(group)]
         for key, title, factor, form in columns:
-            estimate = finals.get(key)
-            row.append(_estimate(estimate, factor, form))
+            found = finals.get(key, stats.estimate([]))
+            row.append(_interval(found.mean, found.low, found.high, factor, form))
             if title == "Return":
-                row.append(_iqm(estimate, factor, form))
+                row.append(_interval(found.iqm, found.iqm_low, found.iqm_high, factor, form))
         rows.append(row)
     image = _tag("img", src="data:image/png;base64," + base64.b64encode(plot).decode(), alt=f"Curves of {task.name}")
-    return _tag("section", _tag("h2", task.name), _table(head, rows), image, _tag("p", _NOTE, **{"class": "note"}))
+    section = _tag("section", _tag("h2", task.name), _table(head, rows))
+    if len(task.paths) > len(paths):
+        section.extend([_tag("h3", "What differs"), _differences(task)])
+    section.append(image)
+    return section
 
 
-_NOTE = (
-    "A row is a group: runs whose configs differ in the seed alone, or in what cannot change the result (logging, "
-    "checkpoints, evaluation, threads). The numbers are those of its completed runs, one a seed: of the deterministic "
-    "policy at the end of the training, but for “in training”, the last log line with exploration noise. Below a mean "
-    f"stands its 95 % interval over seeds (Student's t). IQM is the interquartile mean; below {IQM_SEEDS} seeds it is "
-    "the mean, from then on it has a bootstrap interval. The curves are the training's: thick lines are means of all "
-    "runs of a group, dashed where not all of them have got; bands are 95 % intervals, thin lines single runs."
+def _differences(task: Task) -> Element:
+    head = [_cell("Config"), *(_tag("td", _mark(index)) for index in range(len(task.groups)))]
+    return _table(head, [[_code(path), *(_value(group.values[path]) for group in task.groups)] for path in task.paths])
+
+
+_NOTES = (
+    "A group is made of the runs whose configs differ in the seed alone, or in what cannot change the result: logging, "
+    "checkpoints, evaluation, threads. Of runs with the same seed, one counts.",
+    "A group's numbers are those of its completed runs: of the deterministic policy at the end of the training, but "
+    "for “in training”, the last log line, with exploration noise. Below a mean stands its 95 % interval over seeds "
+    f"(Student's t). IQM is the interquartile mean; below {stats.IQM_SEEDS} seeds it is the mean, from then on it has "
+    "a bootstrap interval.",
+    "Curves are the training's, with all of a group's runs: a thick line is their mean, dashed where some of them have "
+    "no number, a band its 95 % interval, a thin line one run.",
+    "Training time is without compiling and evaluating. A + behind the code's commit: the work tree differed from it.",
 )
 
 
+def _notes() -> Element:
+    return _tag("section", _tag("h2", "How to read this"), *(_tag("p", note, **{"class": "note"}) for note in _NOTES))
+
+
 def _all_runs(runs: Sequence[Run], names: Mapping[Run, str], tasks: Sequence[Task]) -> Element:
-    place = {run: (task, group) for task in tasks for group in task.groups for run in group.runs}
+    place = {run: (task, index) for task in tasks for index, group in enumerate(task.groups) for run in group.runs}
     head = [_cell("Run"), _cell("State"), _cell("Group"), _cell("Seed", "n"), _cell("Env steps", "n")]
     head += [_cell("Time", "n"), _cell("Return", "n"), _cell("Falls (%)", "n"), _cell("Code")]
     rows = []
     for run in runs:
-        task, group = place.get(run, (None, None))
-        label: list[Element | str] = [task.name if task else "–"]
-        if task is not None and group is not None:
-            label.append(_tag("small", _cut(task.label(group))))
-            if run not in group.counted:
+        label = _tag("td", "–")
+        if run in place:
+            task, index = place[run]
+            label = _tag("td", _mark(index), f" {task.name}")
+            if run not in task.groups[index].counted:
                 label.append(_tag("small", "not counted: another run has this seed"))
-        numbers = run.numbers
         rows.append(
             [
                 _code(names[run]),
                 _badge(run.state),
-                _tag("td", *label),
+                label,
                 _cell("–" if run.seed is None else str(run.seed), "n"),
                 _progress(run),
                 _cell("–" if run.wall_time_s is None else duration(run.wall_time_s), "n"),
-                _number(numbers.get("eval/return"), 1.0, ".4g"),
-                _number(numbers.get("eval/falls"), 100.0, ".3g"),
+                _number(run.numbers.get("eval/return"), 1.0, ".4g"),
+                _number(run.numbers.get("eval/falls"), 100.0, ".3g"),
                 _cell(run.commit or "–", "c"),
             ]
         )
-    note = "Time is that of the training; return and falls are the deterministic policy's at its end."
-    return _tag("section", _tag("h2", "All runs"), _table(head, rows), _tag("p", note, **{"class": "note"}))
+    return _tag("section", _tag("h2", "All runs"), _table(head, rows))
+
+
+def _mark(index: int) -> Element:
+    """A group's number, with the colour of its curve."""
+    dot = _tag("i", style=f"background: {figure.style_of(index)[1]}")
+    return _tag("span", dot, f"#{index}", **{"class": "mark"})
 
 
 def _seeds(group: Group) -> Element:
@@ -172,27 +201,15 @@ def _time(group: Group) -> Element:
     return _cell(duration(sum(times) / len(times)) if times else "–", "n")
 
 
-def _estimate(found: Estimate | None, factor: float, form: str) -> Element:
-    if found is None:
-        return _cell("–", "n")
-    return _with_interval(found.mean, found.low, found.high, factor, form)
-
-
-def _iqm(found: Estimate | None, factor: float, form: str) -> Element:
-    if found is None:
-        return _cell("–", "n")
-    return _with_interval(found.iqm, found.iqm_low, found.iqm_high, factor, form)
-
-
-def _with_interval(value: float, low: float, high: float, factor: float, form: str) -> Element:
+def _interval(value: float, low: float, high: float, factor: float, form: str) -> Element:
     cell = _number(value, factor, form)
-    if low == low:
+    if low < high:  # not where it is NaN, nor where all seeds are equal, which says nothing about the next one
         cell.append(_tag("small", f"{low * factor:{form}} to {high * factor:{form}}"))
     return cell
 
 
 def _number(value: float | None, factor: float, form: str) -> Element:
-    return _cell("–" if value is None else f"{value * factor:{form}}", "n")
+    return _cell("–" if value is None or isnan(value) else f"{value * factor:{form}}", "n")
 
 
 def _progress(run: Run) -> Element:

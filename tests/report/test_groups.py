@@ -122,4 +122,5 @@ def test_paths_are_as_short_as_they_can_be():
 
 def test_values_are_shown_briefly():
     values = {"null": None, "true": True, "0.0003": 3e-4, "relu": "relu", "[1, 2]": [1, 2], "–": ABSENT}
+    values |= {"spin(std=1.0)": {"_target_": "my.spin", "std": 1.0}, "{.*: 0.5, b: null}": {".*": 0.5, "b": None}}
     assert [shown(value) for value in values.values()] == list(values)

@@ -196,11 +196,23 @@ def test_runs_with_nothing_to_draw(make_run, tmp_path):
     assert pictures == {"curves_cartpole_balance.png", "curves_b_c.png", "curves_d.png"}
 
 
-def test_many_groups(make_run, tmp_path):
+def test_many_groups_that_differ_in_much(make_run, tmp_path, capsys):
     for n in range(25):
-        make_run(f"runs/{n}", {"algo.learning_rate": 1e-4 * (n + 1)})
+        names = ("algo.learning_rate", "algo.gamma", "algo.lam", "algo.clip", "algo.value_coef", "algo.max_grad_norm")
+        make_run(f"runs/{n}", {name: 0.01 * (n + 1) for name in names}, final={"return": 100.0 + n})
     report.main([str(tmp_path / "runs")])
     assert len(rows(tmp_path / "runs/report/groups.csv")) == 25
+    text = Page((tmp_path / "runs/report/report.html").read_text()).text
+    assert "What differs" in text and all(name in text for name in names)
+    assert "124" in capsys.readouterr().out  # the labels leave room for the numbers
+
+
+def test_a_seed_that_does_not_count_is_marked(make_run, tmp_path):
+    make_run("runs/1", state="failed", error="early", returns=[1.0])
+    make_run("runs/2", final={"return": 1.0})
+    report.main([str(tmp_path / "runs")])
+    assert [row["counted"] for row in rows(tmp_path / "runs/report/runs.csv")] == ["False", "True"]
+    assert Page((tmp_path / "runs/report/report.html").read_text()).text.count("not counted: another run has") == 1
 
 
 @pytest.mark.parametrize(
