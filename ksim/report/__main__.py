@@ -109,7 +109,8 @@ def show(
         console.print(table(result))
     for run in found:
         if not run.completed:
-            console.print(f"{run.state}: {run.path}{f': {run.reason}' if run.reason else ''}")
+            reason = next(iter(run.reason.splitlines()), "")
+            console.print(f"{run.state}: {run.path}{f': {reason}' if reason else ''}")
         for remark in run.remarks:
             console.print(f"{run.path}: {remark}")
     for remark in remarks:

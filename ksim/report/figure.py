@@ -57,7 +57,8 @@ def draw(results: Results) -> bytes:
     columns = max(1, min(len(legend), _LEGEND_CHARACTERS // (longest + 8)))
     height = 3.5 + 0.2 * math.ceil(len(legend) / columns)
     figure = Figure(figsize=(_WIDTH, height), dpi=DPI, layout="constrained", facecolor="white")
-    figure.suptitle(f"{task.name}: learning curves", x=0.005, ha="left", fontsize=11, fontweight="bold", color=_INK)
+    title = figure.suptitle(f"{task.name}: learning curves", x=0.005, ha="left", fontsize=11, fontweight="bold")
+    title.set(color=_INK, parse_math=False)
     for ax, panel in zip(figure.subplots(1, len(PANELS)), PANELS, strict=True):
         for group, found, style in zip(task.groups, curves, styles, strict=True):
             _draw_lines(ax, panel, group, found[panel.key], *style)
@@ -66,7 +67,9 @@ def draw(results: Results) -> bytes:
             _draw_interval(ax, panel, found[panel.key], color)
         ax.set_ylim(limits)
         _finish(ax, panel)
-    figure.legend(handles=legend, loc="outside lower left", ncols=columns, frameon=False, fontsize=9, labelcolor=_INK)
+    box = figure.legend(handles=legend, loc="outside lower left", ncols=columns, frameon=False, fontsize=9)
+    for text in box.get_texts():
+        text.set(color=_INK, parse_math=False)  # a regular expression with a $ is no formula
     image = io.BytesIO()
     FigureCanvasAgg(figure).print_png(image)
     return image.getvalue()

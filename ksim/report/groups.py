@@ -78,7 +78,7 @@ def grouped(runs: Sequence[Run]) -> list[Task]:
 def comparable(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """A config without the paths of `IGNORED`."""
     return {
-        key: comparable(value, f"{prefix}{key}.") if isinstance(value, Mapping) else value
+        str(key): comparable(value, f"{prefix}{key}.") if isinstance(value, Mapping) else value
         for key, value in config.items()
         if f"{prefix}{key}" not in IGNORED
     }
@@ -144,7 +144,7 @@ def _counted(runs: Sequence[Run]) -> list[Run]:
 
 
 def _rank(run: Run) -> tuple[bool, int, str]:
-    return run.completed, run.step, run.status.started_at if run.status else ""
+    return run.completed, run.step, str(run.status.started_at) if run.status else ""
 
 
 def _at(config: Mapping[str, Any], path: str) -> Any:

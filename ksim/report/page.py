@@ -24,6 +24,7 @@ _COLUMNS = (
     ("train/return", "Return in training", 1.0, ".4g"),
 )
 _CELL = 60  # characters
+_REASON = 400
 _MOST_PATHS = 4  # columns of a table that are not numbers
 
 _STYLE = """
@@ -102,7 +103,10 @@ def page(runs: Sequence[Run], results: Sequence[Results], plots: Mapping[str, by
 
 
 def _not_completed(runs: Sequence[Run], names: Mapping[Run, str]) -> Element:
-    rows = [[_badge(run.state), _code(names[run]), _progress(run), _cell(run.reason, "w")] for run in runs]
+    rows = []
+    for run in runs:
+        why = _cell(_cut(run.reason, _REASON), "w")
+        rows.append([_badge(run.state), _code(names[run]), _progress(run), why])
     table = _table([_cell("State"), _cell("Run"), _cell("Env steps", "n"), _cell("Why")], rows)
     return _tag("section", _tag("h2", "Not completed"), table)
 
@@ -229,8 +233,8 @@ def _value(value: object) -> Element:
     return _tag("td", _cut(text), **({"title": text} if len(text) > _CELL else {}))
 
 
-def _cut(text: str) -> str:
-    return text if len(text) <= _CELL else text[: _CELL - 1] + "…"
+def _cut(text: str, length: int = _CELL) -> str:
+    return text if len(text) <= length else text[: length - 1] + "…"
 
 
 def _code(text: str) -> Element:

@@ -23,6 +23,7 @@ TRAINING = ("return", "episode_length_s", "falls")  # keys of the log lines that
 _MARKS = {"status.json", "metrics.jsonl", "provenance.json", ".hydra"}
 _YAML = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _NOT_THE_POLICYS = {"episodes", "seed", "falls_low", "falls_high"}  # how it was evaluated, and over episodes
+_NOT_YAML = (yaml.YAMLError, ValueError)  # ValueError: a date that is none
 _SILENT = timedelta(minutes=15)  # far above a log interval; compiling takes minutes at worst
 
 _REASONS = {
@@ -128,7 +129,9 @@ def number(value: Any) -> float | None:
     """A finite number, or None."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    return float(value) if math.isfinite(value) else None
+    with contextlib.suppress(OverflowError):  # JSON's integers have no end
+        return float(value) if math.isfinite(value) else None
+    return None
 
 
 def read(path: Path) -> Run:
@@ -163,7 +166,7 @@ def _walk(folder: Path, warn: Callable[[str], None]) -> Iterator[Path]:
 
 def _is_config(path: Path) -> bool:
     """Whether this is a frozen config and not the one that configs are composed from."""
-    with contextlib.suppress(OSError, yaml.YAMLError):
+    with contextlib.suppress(OSError, *_NOT_YAML):
         found = yaml.load(path.read_bytes(), _YAML)
         return isinstance(found, dict) and {"name", "task", "algo"} <= set(found)
     return False
@@ -176,7 +179,7 @@ def _read_config(path: Path, remark: Callable[[str], None]) -> Mapping[str, Any]
         remark("config.yaml is missing")
     except OSError as error:
         remark(f"config.yaml cannot be read: {error.strerror}")
-    except yaml.YAMLError as error:
+    except _NOT_YAML as error:
         remark(f"config.yaml is damaged: {' '.join(str(error).split())}")
     else:
         if isinstance(found, dict) and isinstance(found.get("name"), str) and type(found.get("seed")) is int:
@@ -191,7 +194,7 @@ def _read_lines(path: Path, remark: Callable[[str], None]) -> list[Mapping[str, 
     except OSError as error:
         remark(f"metrics.jsonl cannot be read: {error.strerror}")
         return []
-    lines = {line["step"]: line for line in found if type(line.get("step")) is int}
+    lines = {line["step"]: line for line in found if type(line.get("step")) is int and number(line["step"]) is not None}
     if len(lines) < len(found):
         remark(f"metrics.jsonl: {len(found) - len(lines)} lines have no step of their own and are left out")
     return [lines[step] for step in sorted(lines)]

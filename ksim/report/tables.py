@@ -82,7 +82,7 @@ def _csv(rows: Iterable[Mapping[str, Any]]) -> bytes:
     writer.writeheader()
     for row in rows:
         writer.writerow({key: "" if _is_nan(value) else value for key, value in row.items()})
-    return text.getvalue().encode()
+    return text.getvalue().encode(errors="surrogateescape")  # a path may be no text
 
 
 def _is_nan(value: Any) -> bool:

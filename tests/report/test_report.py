@@ -207,6 +207,13 @@ def test_many_groups_that_differ_in_much(make_run, tmp_path, capsys):
     assert "124" in capsys.readouterr().out  # the labels leave room for the numbers
 
 
+def test_a_dollar_is_no_formula(make_run, tmp_path):
+    for n, name in enumerate((r"$\knee$", "^hip$")):
+        make_run(f"runs/{n}", {"name": r"a $\b$", "task.rewards.upright.joint": name})
+    report.main([str(tmp_path / "runs")])
+    assert (tmp_path / "runs/report/curves_a____b_.png").exists()
+
+
 def test_a_seed_that_does_not_count_is_marked(make_run, tmp_path):
     make_run("runs/1", state="failed", error="early", returns=[1.0])
     make_run("runs/2", final={"return": 1.0})

@@ -107,14 +107,14 @@ def test_damaged_log_lines_are_left_out_and_named(make_run):
     made = make_run("a", final={"return": 1.0})
     data = made.metrics_path.read_bytes().split(b"\n")
     data[1] = data[1][:20]
-    data[2:] = [b"[]", b'{"step": "5"}', *data[2:-1], b'{"step": 4000, "ret']
+    data[2:] = [b"[]", b'{"step": "5"}', b'{"step": 1' + b"0" * 400 + b"}", *data[2:-1], b'{"step": 4000, "ret']
     made.metrics_path.write_bytes(b"\n".join(data))
     run = runs.read(made.path)
     assert [line["step"] for line in run.lines] == [1000, 3000]
     damaged, no_object, cut, no_step = run.remarks
     assert damaged.startswith("metrics.jsonl: the line at byte") and no_object.startswith("metrics.jsonl: the line at")
     assert cut == "metrics.jsonl: the last line is cut off and left out"
-    assert no_step == "metrics.jsonl: 1 lines have no step of their own and are left out"
+    assert no_step == "metrics.jsonl: 2 lines have no step of their own and are left out"
 
 
 @pytest.mark.parametrize(
@@ -124,6 +124,7 @@ def test_damaged_log_lines_are_left_out_and_named(make_run):
         ("config.yaml", b"a: [", "config.yaml is damaged: while parsing"),
         ("config.yaml", b"\xff\xfe\x00", "config.yaml is damaged"),
         ("config.yaml", b"name: a\n", "config.yaml is damaged: it has no name or no seed"),
+        ("config.yaml", b"name: 2026-13-45", "config.yaml is damaged: month must be"),
         ("config.yaml", b"", "config.yaml is damaged: it has no name or no seed"),
         ("status.json", b"{", "status.json cannot be read"),
         ("status.json", b"[]", "status.json cannot be read"),
