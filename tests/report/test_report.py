@@ -211,7 +211,7 @@ def test_a_dollar_is_no_formula(make_run, tmp_path):
     for n, name in enumerate((r"$\knee$", "^hip$")):
         make_run(f"runs/{n}", {"name": r"a $\b$", "task.rewards.upright.joint": name})
     report.main([str(tmp_path / "runs")])
-    assert (tmp_path / "runs/report/curves_a____b_.png").exists()
+    assert (tmp_path / "runs/report/curves_a___b_.png").exists()
 
 
 def test_a_seed_that_does_not_count_is_marked(make_run, tmp_path):
