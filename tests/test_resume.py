@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from support.runs import CHUNK, SMALL, assert_same, fresh, lines_without_time
 
@@ -135,3 +136,41 @@ def test_stopped_by_a_signal_and_resumed(tmp_path, signum, code, state):
     assert process.returncode == 0, err
     whole = fresh(tmp_path, "whole", total // CHUNK)
     assert_same(run, whole)
+
+
+@pytest.mark.slow
+def test_killed_again_and_again_at_random_moments(tmp_path):
+    """Checkpoints are written all the time, so that kills fall into them, too; KSIM_TEST_KILLS sets how many."""
+    rng = np.random.default_rng(0)
+    num_kills = int(os.environ.get("KSIM_TEST_KILLS", "4"))
+    num_chunks = 100 * (num_kills + 1)  # more than it comes to
+    settings = (
+        f"algo.total_steps={num_chunks * CHUNK}",
+        "checkpoint.every_s=1e-6",
+        "checkpoint.keep=3",
+        "eval.interval_steps=2000",
+    )
+    argv: tuple[str, ...] = (*SMALL, *settings)
+    kills, cut_short = 0, 0
+    while kills < num_kills:
+        lines = [len(metrics.read(path)) for path in tmp_path.glob("runs/cartpole_balance/*-*/metrics.jsonl")]
+        process = command(tmp_path, *argv)
+        if rng.random() < 0.2:
+            time.sleep(rng.uniform(0.0, 3.0))  # while it starts
+        else:
+            wait_for(tmp_path, sum(lines) + 1, process)
+            time.sleep(rng.uniform(0.0, 0.5))
+        process.kill()
+        process.communicate()
+        kills += 1
+        runs = list(tmp_path.glob("runs/cartpole_balance/*-*/config.yaml"))
+        if runs:
+            argv = (f"resume={runs[0].parent}",)
+            cut_short += any(path.name.startswith(".tmp-") for path in runs[0].parent.glob("checkpoints/.*"))
+    process = command(tmp_path, *argv)
+    _, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    run = run_dir.open("latest", tmp_path / "runs")
+    print(f"{kills} kills, {cut_short} of them while a checkpoint was written")
+    assert max(checkpoint.steps(run.checkpoints)) == num_chunks * CHUNK
+    assert_same(run, fresh(tmp_path, "whole", num_chunks, settings[-1]))
