@@ -13,6 +13,7 @@ from ksim.envs.scene import Scene
 from ksim.envs.state import EnvState
 from ksim.errors import ConfigError
 from ksim.physics.base import DERIVED_FIELDS, STATE_FIELDS, field_shape, float_dtype
+from ksim.typecheck import choices, hint
 
 
 class Context:
@@ -30,6 +31,8 @@ class Context:
         max_episode_steps: env steps of a full episode, 0 where there is no limit.
         terminated: the episode ends here in a state of its own; for rewards, which are computed after terminations.
         truncated: the episode is cut here by a time limit; likewise.
+        diverged: the NaN guard has found the env's new state not finite, and put it back.
+        memory: what terms remember, by their path in the config; the managers' to write while a step is computed.
     """
 
     def __init__(
@@ -41,6 +44,7 @@ class Context:
         max_episode_steps: int,
         terminated: Bool[Array, ""] | bool = False,
         truncated: Bool[Array, ""] | bool = False,
+        diverged: Bool[Array, ""] | bool = False,
     ):
         self.scene = scene
         self.state = state
@@ -48,6 +52,8 @@ class Context:
         self.max_episode_steps = max_episode_steps
         self.terminated = jnp.asarray(terminated)
         self.truncated = jnp.asarray(truncated)
+        self.diverged = jnp.asarray(diverged)
+        self.memory = dict(state.memory)
 
     def __getattr__(self, name: str) -> Array:
         if name.startswith("_"):
@@ -80,6 +86,24 @@ class Context:
     @property
     def time_s(self) -> Float[Array, ""]:
         return self.state.episode_step * jnp.asarray(self.step_dt, float_dtype())
+
+    # What other terms give
+
+    def command(self, name: str) -> Float[Array, " n"]:
+        """The present value of a command of `task.commands`.
+
+        Raises:
+            ConfigError: there is no such command.
+        """
+        return _named(self.memory, name, "task.commands.", "command").value
+
+    def curriculum(self, name: str) -> Array:
+        """The present value of a curriculum of `task.curriculum`.
+
+        Raises:
+            ConfigError: there is no such curriculum.
+        """
+        return _named(self.state.curriculum, name, "task.curriculum.", "curriculum").value
 
     # The joints: hinges and slides, the actuated ones first, in the order of the actuators
 
@@ -164,6 +188,13 @@ class Context:
         if adr is None:
             raise ConfigError(f"robot {self.scene.robot.name!r} has no floating base")
         return adr
+
+
+def _named(found: Mapping[str, Any], name: str, prefix: str, kind: str) -> Any:
+    if prefix + name in found:
+        return found[prefix + name]
+    names = [path.removeprefix(prefix) for path in found if path.startswith(prefix)]
+    raise ConfigError(f"there is no {kind} {name!r} in {prefix[:-1]}{hint(name, names) or choices(names)}")
 
 
 class RecordingFields(Mapping[str, Array]):

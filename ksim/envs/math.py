@@ -34,3 +34,14 @@ def quat_from_euler(rpy: Float[Array, " 3"]) -> Float[Array, " 4"]:
             cr * cp * sy - sr * sp * cy,
         ]
     )
+
+
+def yaw_of(quat: Float[Array, " 4"]) -> Float[Array, ""]:
+    """Heading of a body, rad: the angle of its x axis about the world's z axis."""
+    w, x, y, z = quat
+    return jnp.arctan2(2.0 * (w * z + x * y), 1.0 - 2.0 * (y * y + z * z))
+
+
+def wrap_angle(angle: Float[Array, "*n"]) -> Float[Array, "*n"]:
+    """The same angle in [-pi, pi), rad."""
+    return jnp.mod(angle + jnp.pi, 2.0 * jnp.pi) - jnp.pi

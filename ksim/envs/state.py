@@ -1,5 +1,7 @@
 """What an environment carries from step to step, and what a step returns."""
 
+from typing import Any
+
 import equinox as eqx
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
@@ -19,6 +21,9 @@ class EnvState(eqx.Module):
         action, prev_action: (E, a) the last action and the one before, as the policy gave them.
         timers: env steps until an interval event fires next, by term, each (E,).
         episode: sums over the running episode, by log name, each (E,).
+        memory: what terms remember, by their path in the config: carries of terms with memory, commands, delay lines,
+            histories, contact timers; arrays of (E, ...). Empty where no term remembers anything.
+        curriculum: what curricula have learned so far, by name; of the batch, not of an env.
         offender: the first state that the NaN guard caught in this run, before the step that broke it.
     """
 
@@ -30,6 +35,8 @@ class EnvState(eqx.Module):
     prev_action: Float[Array, "E a"]
     timers: dict[str, Int[Array, " E"]]
     episode: dict[str, Float[Array, " E"]]
+    memory: dict[str, Any]
+    curriculum: dict[str, Any]
     offender: "Offender"
 
 

@@ -5,7 +5,8 @@ the settings; every other key is a parameter of the target, checked by name and 
 before anything compiles. Settings win where a name is both.
 
 A target is a function ``func(ctx, *, param: type = default)``, of which the keyword-only arguments are the parameters,
-or a class (an `equinox.Module`), of which the constructor's arguments are.
+or a class (an `equinox.Module`), of which the constructor's arguments are. A class with memory has
+``init(ctx) -> memory``, called in the first state of each episode, and ``__call__(ctx, memory) -> (value, memory)``.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import inspect
 import pkgutil
 import types
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from ksim.errors import ConfigError
@@ -34,11 +35,17 @@ class Term:
     func: Callable[..., Any]
     params: dict[str, Any]  # what the config gives, checked; the target's own defaults fill in the rest
     settings: Any  # an instance of the manager's settings dataclass
+    driven: dict[str, str] = field(default_factory=dict)  # parameters that a curriculum sets: parameter -> curriculum
 
     @property
     def is_class(self) -> bool:
         """Whether the target is a class that is built first, such as a term with memory."""
         return inspect.isclass(self.func)
+
+    @property
+    def has_memory(self) -> bool:
+        """Whether the term remembers something: its class has an `init` that gives the memory's first value."""
+        return self.is_class and hasattr(self.func, "init")
 
 
 @dataclass(frozen=True)
@@ -140,6 +147,7 @@ class CommandSettings:
     """Settings of a command term."""
 
     resampling_time_range_s: tuple[float, float]  # time to the next resampling, drawn uniformly, in seconds
+    fixed: tuple[float, ...] | None = None  # terms see this value in place of what is drawn; for evals and the viewer
 
     def __post_init__(self) -> None:
         _check_range("resampling_time_range_s", self.resampling_time_range_s, positive=True)

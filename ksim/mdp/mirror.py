@@ -15,12 +15,12 @@ from jaxtyping import Array
 
 from ksim.envs.scene import Scene
 
-# polar: a vector such as a velocity; axial: one such as an angular velocity; joints and action: by the robot's
-# mirror map; even: stays as it is.
-Kind = Literal["polar", "axial", "joints", "action", "even"]
+# polar: a vector such as a velocity; axial: one such as an angular velocity; planar: a motion over the floor, (x, y,
+# yaw rate); joints and action: by the robot's mirror map; command: as the command says; even: stays as it is.
+Kind = Literal["polar", "axial", "planar", "joints", "action", "command", "even"]
 F = TypeVar("F", bound=Callable)
 
-_SIGNS = {"polar": (1.0, -1.0, 1.0), "axial": (-1.0, 1.0, -1.0)}
+_SIGNS = {"polar": (1.0, -1.0, 1.0), "axial": (-1.0, 1.0, -1.0), "planar": (1.0, -1.0, -1.0)}
 
 
 @dataclass(frozen=True)

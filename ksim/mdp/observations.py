@@ -55,6 +55,12 @@ def last_action(ctx: Context) -> Float[Array, " a"]:
     return ctx.action
 
 
+@mirrors_as("command")
+def command(ctx: Context, *, name: str) -> Float[Array, " n"]:
+    """The present value of a command of the task."""
+    return ctx.command(name)
+
+
 @mirrors_as("joints")
 def actuator_force(ctx: Context, *, joints: str = ".*") -> Float[Array, " n"]:
     """Torque or force of the joints' actuators in the last substep, N m or N."""

@@ -171,21 +171,11 @@ class Near(eqx.Module):
         return jnp.exp(-((ctx.joint_pos[0] - self.target) ** 2) / self.std**2)
 
 
-class Remembers(eqx.Module):
-    def init(self, ctx):
-        return ctx.joint_pos
-
-    def __call__(self, ctx, carry):
-        return carry.sum(), ctx.joint_pos
-
-
 def test_a_term_may_be_a_class():
     player = Player(cartpole_task(rewards={"near": {"_target_": Near, "weight": 1.0, "target": 0.5, "std": 0.4}}))
     state, _ = player.reset(2)
     _, out = player.step(state, np.zeros((2, 1)))
     np.testing.assert_allclose(out.reward, 0.02 * np.exp(-(0.5**2) / 0.4**2), rtol=1e-5)
-    with pytest.raises(ConfigError, match=r"task\.rewards\.mine: terms with memory .* not supported yet"):
-        make_env(cartpole_task(**reward(_target_=Remembers)), "mujoco")
 
 
 def test_what_mjx_cannot_do_is_told():

@@ -23,6 +23,7 @@ def context(
     prev_action: Any = (),
     episode_step: int = 0,
     model_fields: dict[str, Any] | None = None,
+    memory: dict[str, Any] | None = None,
     **kwargs: Any,
 ) -> Context:
     """One env in the state of a simulation. Further arguments are those of `Context`."""
@@ -37,6 +38,8 @@ def context(
         prev_action=jnp.asarray(prev_action, jnp.float32),
         timers={},
         episode={},
+        memory=memory or {},
+        curriculum={},
         offender=None,  # type: ignore[arg-type]
     )
     return Context(scene, env_state, **({"step_dt": 0.02, "max_episode_steps": 100} | kwargs))

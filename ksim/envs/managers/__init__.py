@@ -1,6 +1,7 @@
 """One manager for each kind of term: it holds the resolved terms and evaluates them for one env."""
 
 from ksim.envs.managers.actions import ActionManager
+from ksim.envs.managers.commands import CommandManager
 from ksim.envs.managers.events import EventManager
 from ksim.envs.managers.metrics import MetricManager
 from ksim.envs.managers.observations import ObservationManager
@@ -9,6 +10,7 @@ from ksim.envs.managers.terminations import TerminationManager
 
 __all__ = [
     "ActionManager",
+    "CommandManager",
     "EventManager",
     "MetricManager",
     "ObservationManager",

@@ -5,7 +5,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from ksim.envs.context import Context
-from ksim.envs.managers.call import call
+from ksim.envs.managers.call import at, construct
 from ksim.envs.scene import Scene
 from ksim.envs.terms import Term
 from ksim.errors import ConfigError
@@ -29,7 +29,8 @@ class ActionManager:
         self.actions: dict[str, JointAction] = {}
         self.control: dict[str, Control] = {}
         for name, term in terms.items():
-            action = call(term, scene)
+            with at(term):
+                action = construct(term)(scene)
             if not isinstance(action, JointAction):
                 raise ConfigError(f"{term.path}: must return a JointAction, not {type(action).__name__}")
             for joint in (scene.joint_names[i] for i in action.joints_a):
@@ -53,3 +54,7 @@ class ActionManager:
             ctrl_u = ctrl_u.at[action.joints_a].set(action(ctx, action_a[start:stop]).astype(action_a.dtype))
             start = stop
         return jnp.broadcast_to(ctrl_u, (self.num_substeps, len(ctrl_u)))
+
+    def at_rest(self, ctx: Context) -> Float[Array, " nu"]:
+        """Controls of an action of zeros, at once: what an env that has just been reset answers to."""
+        return self(ctx, jnp.zeros(self.size, ctx.qpos.dtype))[0]

@@ -2,10 +2,11 @@
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Int, PRNGKeyArray
+from jaxtyping import Array, Bool, Int, PRNGKeyArray
 
 from ksim.envs.context import Context
 from ksim.envs.managers.call import call
+from ksim.envs.managers.timers import draw_steps
 from ksim.envs.terms import Term
 from ksim.errors import ConfigError
 from ksim.typecheck import hint
@@ -16,6 +17,9 @@ STATE_WRITES = ("qpos", "qvel", "act")
 class EventManager:
     """Events of one env, by mode.
 
+    An event is a function ``func(ctx, key, *, ...) -> writes``. One with memory is called in every env step, with a
+    third argument that says whether it fires, ``(ctx, key, fires, memory) -> (writes, memory)``, and writes each time.
+
     Attributes:
         terms: the resolved terms.
         model_fields: the mjModel fields that events write, each with the path of the first such event; they get a
@@ -23,6 +27,12 @@ class EventManager:
     """
 
     def __init__(self, terms: dict[str, Term], step_dt: float):
+        for term in terms.values():
+            if term.has_memory and term.settings.mode not in ("interval", "step"):
+                raise ConfigError(
+                    f"{term.path}.mode: an event with memory goes on from step to step, so its mode must be "
+                    f"'interval' or 'step', not {term.settings.mode!r}"
+                )
         self.terms = terms
         self.step_dt = step_dt
         self.model_fields: dict[str, str] = {}
@@ -31,13 +41,15 @@ class EventManager:
         """The terms of one mode, in their order."""
         return {name: term for name, term in self.terms.items() if term.settings.mode == mode}
 
-    def writes(self, term: Term, ctx: Context, key: PRNGKeyArray) -> dict[str, Array]:
-        """What an event writes, by name.
+    def writes(
+        self, term: Term, ctx: Context, key: PRNGKeyArray, fires: Bool[Array, ""] | bool
+    ) -> dict[str, tuple[Array, Bool[Array, ""] | bool]]:
+        """What an event writes, by name, and whether it does: an event with memory decides that itself.
 
         Raises:
             ConfigError: it writes something that is neither state nor a field of mjModel, or of another shape.
         """
-        writes = call(term, ctx, key)
+        writes = call(term, ctx, key, jnp.asarray(fires)) if term.has_memory else call(term, ctx, key)
         model = ctx.scene.model
         for name, value in writes.items():
             own = getattr(ctx, name) if name in STATE_WRITES else getattr(model, name, None)
@@ -48,21 +60,19 @@ class EventManager:
                 )
             if jnp.shape(value) != own.shape:
                 raise ConfigError(f"{term.path}: writes {name!r} of shape {jnp.shape(value)}; its shape is {own.shape}")
-        return writes
+        return {name: (value, term.has_memory or fires) for name, value in writes.items()}
 
     def declare(self, ctx: Context, key: PRNGKeyArray) -> None:
         """Trace every event once and note the model fields that they write."""
         self.model_fields = {}
         for term in self.terms.values():
-            for name in self.writes(term, ctx, key):
+            for name in self.writes(term, ctx, key, True):
                 if name not in STATE_WRITES:
                     self.model_fields.setdefault(name, term.path)
 
     def draw_timers(self, key: PRNGKeyArray) -> dict[str, Int[Array, ""]]:
         """Env steps until each interval event fires next, at least 1."""
-        timers: dict[str, Int[Array, ""]] = {}
-        for i, (name, term) in enumerate(self.of_mode("interval").items()):
-            low, high = (t / self.step_dt for t in term.settings.interval_range_s)
-            steps = jax.random.uniform(jax.random.fold_in(key, i), (), minval=low, maxval=high)
-            timers[name] = jnp.maximum(jnp.round(steps).astype(jnp.int32), 1)
-        return timers
+        return {
+            name: draw_steps(jax.random.fold_in(key, i), term.settings.interval_range_s, self.step_dt)
+            for i, (name, term) in enumerate(self.of_mode("interval").items())
+        }

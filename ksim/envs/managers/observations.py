@@ -7,6 +7,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from ksim.envs.context import Context
 from ksim.envs.managers.call import call, parameter
+from ksim.envs.managers.commands import CommandManager
 from ksim.envs.scene import Scene
 from ksim.envs.terms import NoiseCfg, ObservationGroup, Term
 from ksim.errors import ConfigError
@@ -43,7 +44,9 @@ class ObservationManager:
             for name, group in self.groups.items()
         }
 
-    def mirror(self, group: str, scene: Scene, sizes: dict[str, int], action: SignedPermutation) -> SignedPermutation:
+    def mirror(
+        self, group: str, scene: Scene, sizes: dict[str, int], action: SignedPermutation, commands: CommandManager
+    ) -> SignedPermutation:
         """How a concatenated group changes when the robot is mirrored left to right.
 
         Raises:
@@ -52,6 +55,8 @@ class ObservationManager:
         parts = []
         for name, term in self.groups[group].terms.items():
             kind = getattr(term.func, "mirrors_as", None)
+            if kind == "command":
+                kind = getattr(commands.terms[parameter(term, "name")].func, "mirrors_as", None)
             if kind is None:
                 raise ConfigError(
                     f"{term.path}: algo.symmetry needs to know how it mirrors; decorate it with "

@@ -1,0 +1,81 @@
+"""Commands: goals that are drawn now and then, and that observations and rewards read."""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+
+from ksim.envs.context import Context
+from ksim.envs.managers.call import at, bound
+from ksim.envs.managers.timers import draw_steps
+from ksim.envs.terms import Term
+from ksim.envs.tree import strong, where
+from ksim.errors import ConfigError
+
+
+class CommandState(eqx.Module):
+    """What one command of one env remembers.
+
+    Attributes:
+        value: what terms see.
+        carry: what was drawn, and what the command makes of it from step to step.
+        steps_left: env steps until it is drawn anew.
+    """
+
+    value: Float[Array, " n"]
+    carry: Any
+    steps_left: Int[Array, ""]
+
+
+class CommandManager:
+    """Commands of one env.
+
+    A command is a function ``func(ctx, key, *, ...) -> value`` that draws a vector, or a class with
+    ``init(ctx, key) -> carry``, which draws, and ``__call__(ctx, carry) -> (value, carry)``, called in every env step.
+    """
+
+    def __init__(self, terms: dict[str, Term], step_dt: float):
+        self.terms = terms
+        self.step_dt = step_dt
+
+    def advance(self, ctx: Context, key: PRNGKeyArray, fresh: Bool[Array, ""] | bool) -> None:
+        """Draw the commands of a fresh episode and those whose time is over; renew the values of all."""
+        for i, term in enumerate(self.terms.values()):
+            old = ctx.memory.get(term.path)
+            draw_key, timer_key = jax.random.split(jax.random.fold_in(key, i))
+            steps = draw_steps(timer_key, term.settings.resampling_time_range_s, self.step_dt)
+            with at(term):
+                drawn = self._draw(term, ctx, draw_key)
+                if old is not None:
+                    due = fresh | (old.steps_left <= 1)
+                    drawn = where(due, drawn, old.carry)
+                    steps = jnp.where(due, steps, old.steps_left - 1)
+                value, carry = self._value(term, ctx, drawn)
+            ctx.memory[term.path] = CommandState(value, carry, steps)
+
+    def refresh(self, ctx: Context) -> None:
+        """Renew the values of all without drawing: what a terminal observation sees."""
+        for term in self.terms.values():
+            state = ctx.memory[term.path]
+            with at(term):
+                value, _ = self._value(term, ctx, state.carry)
+            ctx.memory[term.path] = CommandState(value, state.carry, state.steps_left)
+
+    def _draw(self, term: Term, ctx: Context, key: PRNGKeyArray) -> Any:
+        command = bound(term, ctx)
+        return strong(command.init(ctx, key) if term.has_memory else command(ctx, key))
+
+    def _value(self, term: Term, ctx: Context, carry: Any) -> tuple[Float[Array, " n"], Any]:
+        value, carry = bound(term, ctx)(ctx, carry) if term.has_memory else (carry, carry)
+        value = jnp.asarray(value, ctx.qpos.dtype)
+        if value.ndim != 1:
+            raise ConfigError(f"must give a vector for one env, not an array of shape {value.shape}")
+        fixed = term.settings.fixed
+        if fixed is not None:
+            if len(fixed) != len(value):
+                raise ConfigError(f"{term.path}.fixed: has {len(fixed)} elements; the command has {len(value)}")
+            value = jnp.asarray(np.asarray(fixed), value.dtype)
+        return value, strong(carry)

@@ -1,0 +1,12 @@
+"""Times in seconds as counts of env steps."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Int, PRNGKeyArray
+
+
+def draw_steps(key: PRNGKeyArray, range_s: tuple[float, float], step_dt: float) -> Int[Array, ""]:
+    """Env steps that take a time drawn uniformly from a range, rounded, at least 1."""
+    low, high = (t / step_dt for t in range_s)
+    steps = jax.random.uniform(key, (), minval=low, maxval=high)
+    return jnp.maximum(jnp.round(steps).astype(jnp.int32), 1)

@@ -1,0 +1,43 @@
+"""Small operations on states of E envs."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, PRNGKeyArray
+
+from ksim.envs.state import EnvState
+
+# Axes of an `EnvState` for `jax.vmap`: everything is per env, but for what the envs share.
+STATE_AXES = EnvState(0, 0, 0, 0, 0, 0, 0, 0, 0, None, None)  # type: ignore[arg-type]
+
+
+def replace(module: Any, **changes: Any) -> Any:
+    """A copy of an Equinox module with some fields changed."""
+    return dataclasses.replace(module, **changes)
+
+
+def split_keys(state: EnvState) -> tuple[EnvState, PRNGKeyArray]:
+    """Advance each env's random stream by one; the drawn keys are (E,)."""
+    keys_E2 = jax.vmap(jax.random.split)(state.key)
+    return replace(state, key=keys_E2[:, 0]), keys_E2[:, 1]
+
+
+def where_env(mask_E: Bool[Array, " E"], new: Any, old: Any) -> Any:
+    """Leaf by leaf, `new` in the envs of the mask and `old` in the others."""
+
+    def select(n: Array, o: Array) -> Array:
+        return jnp.where(mask_E.reshape(-1, *([1] * (n.ndim - 1))), n, o)
+
+    return jax.tree.map(select, new, old)
+
+
+def where(condition: Bool[Array, ""], new: Any, old: Any) -> Any:
+    """Leaf by leaf in one env, `new` where the condition holds; `old` may be missing where it always does."""
+    return new if old is None else jax.tree.map(lambda n, o: jnp.where(condition, n, o), new, old)
+
+
+def strong(tree: Any) -> Any:
+    """Leaves as arrays of a fixed type: what a loop may carry."""
+    return jax.tree.map(lambda x: jax.lax.convert_element_type(jnp.asarray(x), jnp.asarray(x).dtype), tree)
