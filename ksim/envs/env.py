@@ -88,7 +88,7 @@ class Env:
         control = ActionManager(action_terms, build_scene(cfg), cfg.decimation).control
         self.scene: Scene = build_scene(cfg, control)
         self.actions = ActionManager(action_terms, self.scene, cfg.decimation)
-        self.observations = ObservationManager(resolve_groups("task.observations", cfg.observations))
+        self.observations = ObservationManager(resolve_groups("task.observations", cfg.observations), self.step_dt)
         reward_scale = self.step_dt if cfg.scale_rewards_by_dt else 1.0
         self.rewards = RewardManager(resolve("task.rewards", cfg.rewards, RewardSettings), reward_scale)
         self.terminations = TerminationManager(resolve("task.terminations", cfg.terminations, TerminationSettings))
@@ -143,7 +143,8 @@ class Env:
             age_E = jax.vmap(lambda k: jax.random.randint(k, (), 0, self.max_episode_steps))(age_key_E)
             state = replace(state, episode_step=age_E)
         state, obs_key_E = split_keys(state)
-        return self._vmap(self._observe, (STATE_AXES, 0))(state, obs_key_E, everywhere_E)
+        state, obs, _ = self._vmap(self._observe, (STATE_AXES, 0, 0))(state, obs_key_E, everywhere_E)
+        return state, obs
 
     def step(self, state: EnvState, action_Ea: Float[Array, "E a"]) -> tuple[EnvState, StepOutput]:
         """One env step in E envs.
@@ -168,7 +169,8 @@ class Env:
         log |= {f"not_finite/{name}": jnp.sum(x_E) for name, x_E in broken_E.items()}
         log |= {"nan_guard": jnp.sum(1.0 * bad_E)}
         state = self._reset_where(state, done_E, reset_key_E)
-        state, obs = self._vmap(self._observe, (STATE_AXES, 0))(state, obs_key_E, done_E)
+        state, obs, broken_obs_E = self._vmap(self._observe, (STATE_AXES, 0, 0))(state, obs_key_E, done_E)
+        log |= {f"not_finite/{name}": jnp.sum(x_E) for name, x_E in broken_obs_E.items()}
         return state, StepOutput(obs, terminal_obs, reward_E, terminated_E, truncated_E, ends_E, episode_E, log)
 
     # The parts of a step, in their order; those of one env are mapped over E
@@ -252,7 +254,7 @@ class Env:
         """The terminal observation: with the commands that were followed, and nothing remembered of it."""
         ctx = self._context(state)
         self.commands.refresh(ctx)
-        return self.observations(ctx, key)
+        return self.observations(ctx, key)[0]
 
     def _reset_where(self, state: EnvState, done_E: Bool[Array, " E"], key_E: PRNGKeyArray) -> EnvState:
         """The state with a fresh episode in the envs of the mask; the others keep every bit of theirs."""
@@ -289,12 +291,12 @@ class Env:
         init_memory(self._terms, ctx)
         return ctx.memory
 
-    def _observe(self, state: EnvState, key: PRNGKeyArray, fresh: Bool[Array, ""]) -> tuple[EnvState, Any]:
-        """New commands where they are due, then what the policy sees next."""
+    def _observe(self, state: EnvState, key: PRNGKeyArray, fresh: Bool[Array, ""]) -> tuple[EnvState, Any, Any]:
+        """New commands where they are due, then what the policy sees next, and which of it was not finite."""
         ctx = self._context(state)
         self.commands.advance(ctx, jax.random.fold_in(key, _COMMAND_STREAM), fresh)
-        obs = self.observations(ctx, key)
-        return replace(state, memory=ctx.memory), obs
+        obs, broken = self.observations(ctx, key, fresh)
+        return replace(state, memory=ctx.memory), obs, broken
 
     # Before the first step
 

@@ -117,24 +117,53 @@ class NoiseCfg:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ObservationSettings:
-    """Settings of an observation term, applied in this order: noise, clip, scale."""
+class DelayCfg:
+    """How late an observation arrives."""
 
-    noise: NoiseCfg | None = None  # applied where the group's corruption is enabled
+    range_s: tuple[float, float]  # drawn uniformly for each env, in seconds, rounded to env steps
+    hold_probability: float = 1.0  # that a step keeps the last step's delay and draws no new one; 1: one an episode
+
+    def __post_init__(self) -> None:
+        _check_range("range_s", self.range_s)
+        if self.range_s[0] < 0:
+            raise ValueError(f"'range_s' must not be negative, not {shown(self.range_s)}")
+        if not 0.0 <= self.hold_probability <= 1.0:
+            raise ValueError(f"'hold_probability' must be from 0 to 1, not {self.hold_probability}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ObservationSettings:
+    """Settings of an observation term, applied in this order: bias, noise, clip, scale, delay, history."""
+
+    bias: NoiseCfg | None = None  # drawn once an episode; applied where the group's corruption is enabled
+    noise: NoiseCfg | None = None  # drawn in each env step; likewise
     clip: tuple[float, float] | None = None  # lowest and highest value
     scale: float | tuple[float, ...] | None = None  # one factor, or one for each element
+    delay: DelayCfg | None = None  # how late it arrives
+    history: int = 1  # newest frames that are seen, the oldest first
 
     def __post_init__(self) -> None:
         if self.clip is not None:
             _check_range("clip", self.clip)
+        if self.history < 1:
+            raise ValueError(f"'history' must be at least 1, the present frame alone, not {self.history}")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ObservationGroupCfg:
     """Settings of an observation group."""
 
-    enable_corruption: bool = False  # apply the terms' noise
+    enable_corruption: bool = False  # apply the terms' bias and noise
     concatenate: bool = True  # one vector; false: a dictionary by term name
+    delay: DelayCfg | None = None  # of all terms, in place of their own: they arrive together
+    history: int | None = None  # of all terms, in place of their own
+    # What is done about values that are not finite. disabled: nothing; sanitize: they become 0; warn: they become 0
+    # and are counted in the log as not_finite/<group>/<term>; error: the program ends and names the term.
+    nan_policy: Literal["disabled", "warn", "sanitize", "error"] = "disabled"
+
+    def __post_init__(self) -> None:
+        if self.history is not None and self.history < 1:
+            raise ValueError(f"'history' must be at least 1, the present frame alone, not {self.history}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -261,6 +261,25 @@ def test_wrong_noise_is_refused(noise, message):
     assert str(error.value) == f"task.observations.actor.terms.t.{message}"
 
 
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"history": 0}, ": 'history' must be at least 1, the present frame alone, not 0"),
+        ({"delay": {"range_s": [-0.1, 0.1]}}, ".delay: 'range_s' must not be negative, not [-0.1, 0.1]"),
+        ({"delay": {"range_s": [0.2, 0.1]}}, ".delay: 'range_s' must be [lowest, highest], not [0.2, 0.1]"),
+        (
+            {"delay": {"range_s": [0.0, 0.1], "hold_probability": 2}},
+            ".delay: 'hold_probability' must be from 0 to 1, not 2.0",
+        ),
+    ],
+)
+def test_wrong_pipelines_are_refused(settings, message):
+    term = {"_target_": "ksim.mdp.observations.joint_pos", **settings}
+    with pytest.raises(ConfigError) as error:
+        terms.resolve("task.observations.actor.terms", {"t": term}, ObservationSettings)
+    assert str(error.value) == f"task.observations.actor.terms.t{message}"
+
+
 def test_observation_groups_hold_terms_and_switches():
     term = {"_target_": "ksim.mdp.observations.joint_pos"}
     groups = terms.resolve_groups(

@@ -1,37 +1,76 @@
-"""Observation groups: compute, noise, clip, scale, concatenate."""
+"""Observation groups: compute, bias and noise, clip, scale, NaN policy, delay, history, concatenate."""
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from ksim.envs.context import Context
 from ksim.envs.managers.call import call, parameter
 from ksim.envs.managers.commands import CommandManager
+from ksim.envs.managers.delay import DelayLine, delay, push
+from ksim.envs.managers.noise import apply_noise, disturb, draw_noise
 from ksim.envs.scene import Scene
-from ksim.envs.terms import NoiseCfg, ObservationGroup, Term
+from ksim.envs.terms import ObservationGroup, ObservationGroupCfg, Term
+from ksim.envs.tree import where
 from ksim.errors import ConfigError
 from ksim.mdp import mirror
 from ksim.mdp.mirror import SignedPermutation
+
+_GROUP_STREAM = 1 << 30  # apart from the numbers of the terms, which share the key
+
+
+class Line(eqx.Module):
+    """What one term's pipeline remembers; None for what it does not have.
+
+    Attributes:
+        bias: (n,) what was drawn for this episode.
+        delay: the delay line.
+        history: (H, n) newest frames, newest first.
+    """
+
+    bias: Float[Array, " n"] | None = None
+    delay: DelayLine | None = None
+    history: Float[Array, "H n"] | None = None
 
 
 class ObservationManager:
     """Observation groups of one env."""
 
-    def __init__(self, groups: dict[str, ObservationGroup]):
+    def __init__(self, groups: dict[str, ObservationGroup], step_dt: float):
         self.groups = groups
+        self.step_dt = step_dt
 
-    def __call__(self, ctx: Context, key: PRNGKeyArray) -> dict[str, Array | dict[str, Array]]:
-        """Every group: a vector (n,), or a dict of the terms' vectors where `concatenate` is off."""
+    def __call__(
+        self, ctx: Context, key: PRNGKeyArray, fresh: Bool[Array, ""] | bool = False
+    ) -> tuple[dict[str, Array | dict[str, Array]], dict[str, Float[Array, ""]]]:
+        """Every group, and which terms were not finite, of those that are watched (`nan_policy: warn`).
+
+        Args:
+            ctx: the env.
+            key: random key.
+            fresh: this is an episode's first observation, which fills delay lines and histories.
+
+        Returns:
+            By group, a vector (n,), or a dict of the terms' vectors where `concatenate` is off; 0 or 1 by
+            `<group>/<term>`.
+
+        Raises:
+            ConfigError: a term returns something else than a vector or a scalar.
+        """
         obs: dict[str, Array | dict[str, Array]] = {}
+        broken: dict[str, Array] = {}
         for g, (name, group) in enumerate(self.groups.items()):
-            group_key = jax.random.fold_in(key, g)
             values = {}
+            group_key = jax.random.fold_in(key, g)
             for t, (term_name, term) in enumerate(group.terms.items()):
-                noisy = group.settings.enable_corruption
-                values[term_name] = self._observe(ctx, term, jax.random.fold_in(group_key, t) if noisy else None)
+                keys = (jax.random.fold_in(group_key, t), jax.random.fold_in(group_key, _GROUP_STREAM))
+                values[term_name], is_broken = self._observe(ctx, group.settings, term, *keys, fresh)
+                if group.settings.nan_policy == "warn":
+                    broken[f"{name}/{term_name}"] = 1.0 * is_broken
             obs[name] = jnp.concatenate(list(values.values())) if group.settings.concatenate else values
-        return obs
+        return obs, broken
 
     def sizes(self, ctx: Context) -> dict[str, dict[str, int]]:
         """Length of every term, by group and name, found by tracing once.
@@ -39,10 +78,17 @@ class ObservationManager:
         Raises:
             ConfigError: a term returns something else than a vector or a scalar.
         """
+        key = jax.random.key(0)
         return {
-            name: {t: self._observe(ctx, term, None).shape[0] for t, term in group.terms.items()}
+            name: {
+                t: len(self._observe(ctx, group.settings, term, key, key, True)[0]) for t, term in group.terms.items()
+            }
             for name, group in self.groups.items()
         }
+
+    def history(self, group: str, term: Term) -> int:
+        """Frames of a term that are seen."""
+        return self.groups[group].settings.history or term.settings.history
 
     def mirror(
         self, group: str, scene: Scene, sizes: dict[str, int], action: SignedPermutation, commands: CommandManager
@@ -67,23 +113,39 @@ class ObservationManager:
             elif kind == "joints":
                 part = mirror.of_joints(scene, scene.find_joints(parameter(term, "joints")))
             else:
-                part = mirror.of_vector(kind, sizes[name])
+                part = mirror.of_vector(kind, sizes[name] // self.history(group, term))
             if part is None:
                 raise ConfigError(f"{term.path}: its joints do not mirror into each other; set algo.symmetry=none")
-            if len(part.index) != sizes[name]:
-                raise ConfigError(f"{term.path}: has {sizes[name]} elements; as {kind!r} it mirrors {len(part.index)}")
+            frames = self.history(group, term)
+            size = sizes[name] // frames
+            if len(part.index) != size:
+                raise ConfigError(f"{term.path}: has {size} elements; as {kind!r} it mirrors {len(part.index)}")
             scale = np.broadcast_to(1.0 if term.settings.scale is None else term.settings.scale, len(part.index))
             if (scale != scale[part.index]).any():
                 raise ConfigError(f"{term.path}.scale: must be the same left and right where algo.symmetry is used")
-            parts.append(part)
+            parts.extend([part] * frames)
         return mirror.concatenated(parts)
 
-    def _observe(self, ctx: Context, term: Term, key: PRNGKeyArray | None) -> Float[Array, " n"]:
+    def _observe(
+        self,
+        ctx: Context,
+        group: ObservationGroupCfg,
+        term: Term,
+        key: PRNGKeyArray,
+        group_key: PRNGKeyArray,
+        fresh: Bool[Array, ""] | bool,
+    ) -> tuple[Float[Array, " n"], Bool[Array, ""]]:
+        """A term through its pipeline, and whether it was not finite."""
         value = jnp.atleast_1d(jnp.asarray(call(term, ctx), ctx.qpos.dtype))
         if value.ndim != 1:
             raise ConfigError(f"{term.path}: must return a vector for one env, not an array of shape {value.shape}")
         settings = term.settings
-        if settings.noise is not None and key is not None:
+        before = ctx.memory.get(_line_path(term), Line())
+        bias = line = frames = None
+        if settings.bias is not None and group.enable_corruption:
+            bias = where(jnp.asarray(fresh), draw_noise(settings.bias, value, jax.random.fold_in(key, 1)), before.bias)
+            value = disturb(settings.bias, value, bias)
+        if settings.noise is not None and group.enable_corruption:
             value = apply_noise(settings.noise, value, key)
         if settings.clip is not None:
             value = jnp.clip(value, *settings.clip)
@@ -92,26 +154,23 @@ class ObservationManager:
             if scale.ndim and len(scale) != len(value):
                 raise ConfigError(f"{term.path}.scale: has {len(scale)} factors for {len(value)} elements")
             value = value * scale
-        return value
+        is_broken = ~jnp.isfinite(value).all()
+        if group.nan_policy == "error":
+            value = eqx.error_if(value, is_broken, f"{term.path}: the observation is not finite")
+        elif group.nan_policy != "disabled":
+            value = jnp.where(jnp.isfinite(value), value, 0.0)
+        if group.delay is not None:
+            value, line = delay(group.delay, before.delay, value, group_key, fresh, self.step_dt)
+        elif settings.delay is not None:
+            value, line = delay(settings.delay, before.delay, value, jax.random.fold_in(key, 2), fresh, self.step_dt)
+        count = group.history or settings.history
+        if count > 1:
+            frames = push(before.history, value, count, fresh)
+            value = frames[::-1].ravel()
+        if any(part is not None for part in (bias, line, frames)):
+            ctx.memory[_line_path(term)] = Line(bias, line, frames)
+        return value, is_broken
 
 
-def apply_noise(noise: NoiseCfg, value: Float[Array, " n"], key: PRNGKeyArray) -> Float[Array, " n"]:
-    """The value disturbed: `value + x`, `value * x` or `x`, with x drawn for each element."""
-    shape, dtype = value.shape, value.dtype
-    match noise.type:
-        case "constant":
-            assert noise.value is not None  # NoiseCfg checks what each type needs
-            drawn = jnp.full(shape, noise.value, dtype)
-        case "uniform":
-            assert noise.low is not None and noise.high is not None
-            drawn = jax.random.uniform(key, shape, dtype, noise.low, noise.high)
-        case "gaussian":
-            assert noise.std is not None
-            drawn = (noise.mean or 0.0) + noise.std * jax.random.normal(key, shape, dtype)
-    match noise.operation:
-        case "add":
-            return value + drawn
-        case "scale":
-            return value * drawn
-        case "replace":
-            return drawn
+def _line_path(term: Term) -> str:
+    return f"{term.path}/pipeline"
