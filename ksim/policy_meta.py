@@ -120,11 +120,11 @@ def _action(scene: Scene, name: str, action: JointAction) -> dict[str, Any]:
 
 
 def _group(scene: Scene, group: ObservationGroup, sizes: dict[str, int]) -> list[dict[str, Any]]:
-    """The terms of an observation group, concatenated in this order; each is clipped and then scaled."""
-    return [_observation(scene, term, sizes[name]) for name, term in group.terms.items()]
+    """The terms of an observation group, concatenated in this order; each is clipped, scaled, delayed, remembered."""
+    return [_observation(scene, group, term, sizes[name]) for name, term in group.terms.items()]
 
 
-def _observation(scene: Scene, term: Term, size: int) -> dict[str, Any]:
+def _observation(scene: Scene, group: ObservationGroup, term: Term, size: int) -> dict[str, Any]:
     given = {name: parameter(term, name) for name in parameters(term.func)[0]}
     described = {
         "name": term.name,
@@ -136,7 +136,11 @@ def _observation(scene: Scene, term: Term, size: int) -> dict[str, Any]:
     if "joints" in given:
         ids = scene.find_joints(given["joints"], actuated=term.func in _ACTUATED_ONLY)
         described["joints"] = [scene.joint_names[j] for j in ids]
-    return described | dataclasses.asdict(term.settings, dict_factory=_without_none)
+    settings = dataclasses.asdict(term.settings, dict_factory=_without_none)
+    settings |= {name: getattr(group.settings, name) or settings.get(name) for name in ("delay", "history")}
+    if settings["history"] == 1:  # what is seen now, and nothing else
+        settings["history"] = None
+    return described | {name: value for name, value in settings.items() if value is not None}
 
 
 def _without_none(items: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -83,6 +83,15 @@ def test_observations_say_what_they_are(kbot):
     assert actor["joint_vel"]["joints"] == [joint["name"] for joint in kbot["joints"]]
 
 
+def test_a_group_sets_delay_and_history_of_all_its_terms(cartpole_cfg):
+    group = cartpole_cfg.task.observations["actor"]
+    group["history"] = 3
+    group["terms"]["joint_vel"]["delay"] = {"range_s": [0.0, 0.04]}
+    joint_pos, joint_vel = described(cartpole_cfg)["observations"]["actor"][:2]
+    assert joint_pos["history"] == joint_vel["history"] == 3 and joint_pos["size"] % 3 == 0
+    assert "delay" not in joint_pos and joint_vel["delay"]["range_s"] == [0.0, 0.04]
+
+
 def test_clips_scales_and_passive_joints(cartpole_cfg):
     terms = cartpole_cfg.task.observations["actor"]["terms"]
     terms["joint_vel"] |= {"clip": [-5.0, 5.0], "scale": [0.5, 0.1], "joints": "hinge|slider"}
