@@ -9,8 +9,8 @@ from rich.console import Console
 from rich.table import Table
 
 from ksim import compose, options, runtime
-from ksim.cli import entry
 from ksim.config import Config
+from ksim.entry import entry
 from ksim.errors import ConfigError
 from ksim.evaluation import evaluate_into, play, summarize
 from ksim.experiment import build

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from ksim import __version__, compose, onnx_graph, options
 from ksim import policy as policies
-from ksim.cli import entry
+from ksim.entry import entry
 from ksim.errors import KsimError
 from ksim.experiment import Experiment, build, random_key
 from ksim.policy import Policy
