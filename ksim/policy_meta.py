@@ -5,7 +5,6 @@ Plain JSON types after `ksim.store.files.jsonable`; infinities become null, that
 
 import dataclasses
 import inspect
-from collections.abc import Callable
 from typing import Any
 
 import mujoco
@@ -14,7 +13,7 @@ import numpy as np
 from ksim.envs.env import Env, Symmetry
 from ksim.envs.managers.call import parameter
 from ksim.envs.scene import Scene
-from ksim.envs.terms import ObservationGroup, Term
+from ksim.envs.terms import Term
 from ksim.experiment import Experiment
 from ksim.mdp import observations
 from ksim.mdp.actions import JointAction
@@ -37,7 +36,7 @@ def describe(experiment: Experiment) -> dict[str, Any]:
         `task`, `seed`, `robot`; `step_dt` (seconds between two actions), `decimation` (physics steps in them) and
         `simulation` (the physics' settings); `base`, `imu`, `joints`: the robot, the actuated joints first, in the
         order of the controls; `actions`, in the order of the action's elements; `torque_laws`, by a joint's `control`;
-        `observations`: by group, the terms in the order of the vector; `commands`, `rewards`: names; `network`.
+        `observations`: by group, the terms in the order of the vector; `commands`; `rewards`: names; `network`.
     """
     cfg, env = experiment.cfg, experiment.env
     return {
@@ -52,10 +51,8 @@ def describe(experiment: Experiment) -> dict[str, Any]:
         "joints": _joints(env),
         "actions": [_action(env.scene, name, action) for name, action in env.actions.actions.items()],
         "torque_laws": TORQUE_LAWS,
-        "observations": {
-            name: _group(env.scene, group, env.obs_sizes[name]) for name, group in env.observations.groups.items()
-        },
-        "commands": [name for name, term in cfg.task.commands.items() if term is not None],
+        "observations": {group: _observations(env, group) for group in env.observations.groups},
+        "commands": [_term(term) for term in env.commands.terms.values()],
         "rewards": list(env.rewards.terms),
         "network": {
             "actor_hidden": list(cfg.algo.actor_hidden),
@@ -119,36 +116,47 @@ def _action(scene: Scene, name: str, action: JointAction) -> dict[str, Any]:
     }
 
 
-def _group(scene: Scene, group: ObservationGroup, sizes: dict[str, int]) -> list[dict[str, Any]]:
-    """The terms of an observation group, concatenated in this order; each is clipped, scaled, delayed, remembered."""
-    return [_observation(scene, group, term, sizes[name]) for name, term in group.terms.items()]
+def _observations(env: Env, group: str) -> list[dict[str, Any]]:
+    """The terms of an observation group, concatenated in this order: each clipped, then scaled, then its history.
+
+    Delay, bias and noise are what a training adds; a robot has its own.
+    """
+    settings, terms = env.observations.groups[group].settings, env.observations.groups[group].terms
+    described = []
+    for term in terms.values():
+        changes = dataclasses.asdict(term.settings, dict_factory=_without_none)
+        if not settings.enable_corruption:
+            changes.pop("noise", None)
+            changes.pop("bias", None)
+        if settings.delay is not None:
+            changes["delay"] = dataclasses.asdict(settings.delay)
+        changes["history"] = env.observations.history(group, term)  # frames, the oldest first
+        described.append(
+            _term(term) | {"size": env.obs_sizes[group][term.name]} | _joints_of(env.scene, term) | changes
+        )
+    return described
 
 
-def _observation(scene: Scene, group: ObservationGroup, term: Term, size: int) -> dict[str, Any]:
-    given = {name: parameter(term, name) for name in parameters(term.func)[0]}
-    described = {
+def _term(term: Term) -> dict[str, Any]:
+    """What a term is; without the parameters that a curriculum sets."""
+    return {
         "name": term.name,
-        "size": size,
-        "description": _first_paragraph(term.func),
+        "description": " ".join((inspect.getdoc(term.func) or "").split("\n\n")[0].split()),
         "function": f"{term.func.__module__}.{term.func.__qualname__}",
-        "parameters": given,
+        "parameters": {n: parameter(term, n) for n in parameters(term.func)[0] if n not in term.driven},
     }
-    if "joints" in given:
-        ids = scene.find_joints(given["joints"], actuated=term.func in _ACTUATED_ONLY)
-        described["joints"] = [scene.joint_names[j] for j in ids]
-    settings = dataclasses.asdict(term.settings, dict_factory=_without_none)
-    settings |= {name: getattr(group.settings, name) or settings.get(name) for name in ("delay", "history")}
-    if settings["history"] == 1:  # what is seen now, and nothing else
-        settings["history"] = None
-    return described | {name: value for name, value in settings.items() if value is not None}
+
+
+def _joints_of(scene: Scene, term: Term) -> dict[str, Any]:
+    """The joints that a term's elements belong to, in their order."""
+    if "joints" not in parameters(term.func)[0]:
+        return {}
+    ids = scene.find_joints(parameter(term, "joints"), actuated=term.func in _ACTUATED_ONLY)
+    return {"joints": [scene.joint_names[j] for j in ids]}
 
 
 def _without_none(items: list[tuple[str, Any]]) -> dict[str, Any]:
     return {name: value for name, value in items if value is not None}
-
-
-def _first_paragraph(func: Callable[..., Any]) -> str:
-    return " ".join((inspect.getdoc(func) or "").split("\n\n")[0].split())
 
 
 def _symmetry(symmetry: Symmetry | None) -> dict[str, Any] | None:

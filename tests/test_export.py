@@ -37,9 +37,11 @@ MJCF = {name: Path(loader.__file__).parent / name / f"{name}.xml" for name in ("
 
 @pytest.fixture(scope="module")
 def runs(composed, tmp_path_factory) -> dict[str, RunDir]:
-    """A run of each robot that has neither sensor noise nor random resets."""
+    """A run of each robot that has neither sensor noise nor random resets; K-Bot sees three frames of gravity."""
     found = {}
     for cfg in copy.deepcopy(composed).values():
+        if gravity := cfg.task.observations["actor"]["terms"].get("gravity"):
+            gravity |= {"history": 3, "scale": 2.0}
         cfg.task.observations["actor"]["enable_corruption"] = False
         cfg.task.events = {"reset": {"_target_": "ksim.mdp.events.reset_scene_to_default", "mode": "reset"}}
         found[cfg.task.scene.robot], _ = untrained(cfg, tmp_path_factory.mktemp("export") / "runs")
@@ -232,8 +234,8 @@ def test_the_standing_policy_is_of_todays_task():
     now = files.jsonable(describe(build(compose(["task=kbot_standing", "physics=mujoco"]))))
     now["observations"] = now["observations"]["actor"]
     for term in (*then["observations"], *now["observations"]):
-        term.pop("noise", None)  # neither is part of what the policy is given
-        term.pop("description")
+        for key in ("noise", "bias", "delay", "description"):  # neither is part of what the policy is given
+            term.pop(key, None)
     keys = ("robot", "step_dt", "decimation", "base", "joints", "actions", "torque_laws", "observations", "commands")
     changed = [key for key in keys if then[key] != now[key]]
     assert not changed, f"{STANDING.name} is a policy of another task ({changed}); renew it as deploy/README.md tells"

@@ -78,18 +78,39 @@ def test_observations_say_what_they_are(kbot):
         "description": "Direction of gravity in the base's frame: (0, 0, -1) when upright.",
         "function": "ksim.mdp.observations.projected_gravity",
         "parameters": {},
+        "history": 1,
         "noise": {"type": "uniform", "low": -0.01, "high": 0.01, "operation": "add"},
     }
     assert actor["joint_vel"]["joints"] == [joint["name"] for joint in kbot["joints"]]
 
 
-def test_a_group_sets_delay_and_history_of_all_its_terms(cartpole_cfg):
+def test_delay_and_history(cartpole_cfg):
     group = cartpole_cfg.task.observations["actor"]
-    group["history"] = 3
-    group["terms"]["joint_vel"]["delay"] = {"range_s": [0.0, 0.04]}
-    joint_pos, joint_vel = described(cartpole_cfg)["observations"]["actor"][:2]
-    assert joint_pos["history"] == joint_vel["history"] == 3 and joint_pos["size"] % 3 == 0
-    assert "delay" not in joint_pos and joint_vel["delay"]["range_s"] == [0.0, 0.04]
+    noise = {"type": "gaussian", "std": 0.1}
+    group["terms"]["joint_pos"] |= {"bias": noise, "noise": noise, "history": 3, "delay": {"range_s": [0.0, 0.1]}}
+    found = described(cartpole_cfg)
+    joint_pos, joint_vel = found["observations"]["actor"]
+    assert (joint_pos["size"], joint_pos["history"]) == (6, 3) and joint_vel["history"] == 1
+    assert joint_pos["delay"] == {"range_s": [0.0, 0.1], "hold_probability": 1.0}
+    assert "noise" not in joint_pos and "bias" not in joint_pos  # this group's corruption is off
+    group |= {"enable_corruption": True, "history": 2, "delay": {"range_s": [0.02, 0.02]}}
+    joint_pos, joint_vel = described(cartpole_cfg)["observations"]["actor"]
+    assert joint_pos["bias"] == joint_pos["noise"] == noise | {"operation": "add"}
+    assert (joint_vel["size"], joint_vel["history"], joint_vel["delay"]["range_s"]) == (4, 2, [0.02, 0.02])
+
+
+def test_commands(kbot_cfg):
+    ranges = {f"{name}_range": [-1.0, 1.0] for name in ("x", "y", "yaw_rate")}
+    velocity = {"_target_": "ksim.mdp.commands.uniform_velocity", "resampling_time_range_s": [1.0, 2.0], **ranges}
+    kbot_cfg.task.commands = {"velocity": velocity}
+    terms = kbot_cfg.task.observations["actor"]["terms"]
+    terms["goal"] = {"_target_": "ksim.mdp.observations.command", "name": "velocity"}
+    found = described(kbot_cfg)
+    goal = found["observations"]["actor"][-1]
+    assert goal["size"] == 3 and goal["parameters"] == {"name": "velocity"}
+    (command,) = found["commands"]
+    assert command["name"] == "velocity" and command["description"].startswith("Velocity of the base over the floor")
+    assert command["parameters"]["x_range"] == [-1.0, 1.0] and command["parameters"]["heading_gain"] == 0.5
 
 
 def test_clips_scales_and_passive_joints(cartpole_cfg):

@@ -13,7 +13,8 @@ import numpy as np
 import onnxruntime
 
 LAW = "target = clip(offset + scale * action, lower, upper); all other joints: target = home"
-OBSERVATION_KEYS = {"name", "size", "description", "function", "parameters", "joints", "noise", "clip", "scale"}
+TRAINED_WITH = {"bias", "noise", "delay"}  # a real robot brings its own
+OBSERVATION_KEYS = {"name", "size", "description", "function", "parameters", "joints", "clip", "scale", "history"}
 ACTION_KEYS = {"name", "law", "control", "joints", "scale", "offset", "lower", "upper", "relative"}
 
 
@@ -43,7 +44,7 @@ def play(policy, mjcf, seconds, push):
     """Run the loop; what it saw and did at every step."""
     session = onnxruntime.InferenceSession(policy, providers=["CPUExecutionProvider"])
     meta = {key: json.loads(value) for key, value in session.get_modelmeta().custom_metadata_map.items()}
-    unknown = [t["name"] for t in meta["observations"] if set(t) - OBSERVATION_KEYS]
+    unknown = [t["name"] for t in meta["observations"] if set(t) - OBSERVATION_KEYS - TRAINED_WITH]
     unknown += [t["name"] for t in meta["actions"] if t["law"] != LAW or set(t) - ACTION_KEYS]
     if unknown:
         sys.exit(f"this loop does not know all that is done in the terms {unknown}")
@@ -70,14 +71,14 @@ def play(policy, mjcf, seconds, push):
         "ksim.mdp.observations.joint_vel": lambda term: [data.joint(j).qvel[0] for j in term["joints"]],
         "ksim.mdp.observations.last_action": lambda term: action,
     }
-    num_steps, trace = round(seconds / meta["step_dt"]), []
+    num_steps, frames, trace = round(seconds / meta["step_dt"]), {}, []
     action = np.zeros(sum(len(term["joints"]) for term in meta["actions"]))
     for step in range(num_steps):
-        terms = []
         for term in meta["observations"]:
             value = np.clip(measure[term["function"]](term), *term.get("clip", (-np.inf, np.inf)))
-            terms.append(value * term.get("scale", 1))
-        obs = np.concatenate(terms, dtype=np.float32)
+            frame = value * term.get("scale", 1)
+            frames[term["name"]] = [*frames.get(term["name"], [frame] * term["history"])[1:], frame]
+        obs = np.concatenate([frame for term in frames.values() for frame in term], dtype=np.float32)
         action = session.run(["action"], {"obs": obs[None]})[0][0]
         start = 0
         for term in meta["actions"]:
