@@ -16,6 +16,7 @@ from ksim.evaluation import evaluate_into, play, summarize
 from ksim.experiment import build
 from ksim.saved import load_policy
 from ksim.store import files, run_dir
+from ksim.typecheck import hint, listed
 
 USAGE = """\
 usage: python -m ksim.eval run=<run> [option=value ...] [task.<path>=value ...]
@@ -32,6 +33,7 @@ options:
   physics=<the run's>   engine: mujoco, mjx, or auto (mjx where JAX sees an accelerator)
   compare=true          on another engine than the training's: play on that one, too, and print the gap
   runs_dir=runs         where `latest` looks
+  commands.<name>=value hold a command, a list such as [0.5,0,0]
   task.<path>=value     change the task, with the paths and the grammar of a training's command line
 
 examples:
@@ -71,11 +73,12 @@ def main(argv: Sequence[str]) -> None:
         print(USAGE, end="")
         return
     compose.check_old_flags({key: value for key, _, value in (a.partition("=") for a in argv)})
-    chosen, overrides = options.parse(Options, argv, prefixes=("task.",))
+    chosen, overrides = options.parse(Options, argv, prefixes=("task.", "commands."))
     run = run_dir.open(chosen.run, chosen.runs_dir)
     with Console(stderr=True).status("building ...") as status:
         logging.basicConfig(format="%(message)s", level=logging.WARNING)  # now, so that lines go above the spinner
         trained = compose.load_frozen(run.config_path)
+        overrides = [held_command(o, trained) if o.startswith("commands.") else o for o in overrides]
         cfg = changed(trained, overrides, chosen.physics)
         runtime.prepare(*{cfg.physics.engine, trained.physics.engine})
         experiment = build(cfg)
@@ -123,6 +126,20 @@ def changed(cfg: Config, overrides: Sequence[str], engine: str | None = None) ->
     if engine is not None:
         overrides = [*overrides, f"physics.engine={engine}"]
     return compose.with_overrides(cfg, overrides)
+
+
+def held_command(option: str, cfg: Config) -> str:
+    """The override of the task that `commands.<name>=<value>` stands for.
+
+    Raises:
+        ConfigError: the task has no such command.
+    """
+    name, _, value = option.removeprefix("commands.").partition("=")
+    names = [name for name, term in cfg.task.commands.items() if term is not None]
+    if name not in names:
+        there = f"there are {listed(names)}" if names else "it has none"
+        raise ConfigError(f"commands.{name}: the task has no such command{hint(name, names)}; {there}")
+    return f"++task.commands.{name}.fixed={value}"
 
 
 def table(summary: Mapping[str, float]) -> Table:

@@ -161,7 +161,7 @@ def film(experiment: Experiment, episodes: Episodes, path: Path) -> Path | None:
 
 
 def plot_first(experiment: Experiment, episodes: Episodes, folder: Path) -> list[Path]:
-    """The first episode's joint states, actions and reward terms over time, as PNG files."""
+    """The first episode's joint states, actions, commands and reward terms over time, as PNG files."""
     env = experiment.env
     scene = env.scene
     length = _first_length(episodes)
@@ -172,6 +172,7 @@ def plot_first(experiment: Experiment, episodes: Episodes, folder: Path) -> list
     positions = {name: qpos_Tq[:, adr] for name, adr in zip(scene.joint_names, scene.joint_qpos_adr, strict=True)}
     velocities = {name: qvel_Tv[:, adr] for name, adr in zip(scene.joint_names, scene.joint_dof_adr, strict=True)}
     actions = {scene.joint_names[joint]: action_Ta[:, i] for i, joint in enumerate(env.actions.joints_a)}
+    commands = {name: np.asarray(value_Tn)[:length] for name, value_Tn in episodes.command_Tn.items()}
     rewards = {name: rate_T[:length] for name, rate_T in reward_rates(episodes).items()}
     before_T = np.arange(length) * env.step_dt  # the times of actions; what they led to is a step later
     after_T = before_T + env.step_dt
@@ -179,6 +180,7 @@ def plot_first(experiment: Experiment, episodes: Episodes, folder: Path) -> list
         (after_T, positions, "joint_positions", f"position ({units})"),
         (after_T, velocities, "joint_velocities", "velocity (rad/s or m/s)" if slides.any() else "velocity (rad/s)"),
         (before_T, actions, "actions", "action"),
+        (before_T, commands, "commands", "command"),
         (after_T, rewards, "rewards", "weighted reward per second"),
     ]
     return [plot_episode(t, lines, folder / f"{name}.png", label) for t, lines, name, label in plots if lines]

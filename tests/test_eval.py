@@ -1,5 +1,6 @@
 """`python -m ksim.eval`: numbers of a saved run, of a changed task too; it touches nothing but its own folder."""
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -127,6 +128,27 @@ def test_the_task_can_be_changed(run):
     assert found["summary"]["metric/speed"] > 0 and "metric/speed/median" in found["summary"]
     assert found["summary"]["falls"] == 1.0  # 0.5 rad is more than this policy can catch
     assert load_frozen(run.config_path).task.episode_length_s == 1.0
+
+
+def test_a_command_is_held_and_plotted(run):
+    command = {"_target_": "ksim.mdp.commands.uniform", "low": [-1.0], "high": [1.0], "resampling_time_range_s": [1, 1]}
+    metric = {"_target_": "own_metrics.goal"}
+    Path("own_metrics.py").write_text("def goal(ctx): return ctx.command('goal')[0]\n")
+    cfg = load_frozen(run.config_path)
+    cfg = dataclasses.replace(
+        cfg, task=dataclasses.replace(cfg.task, commands={"goal": command}, metrics={"goal": metric})
+    )
+    sys.path.insert(0, str(Path.cwd()))
+    try:
+        run.config_path.write_text(compose.freeze(cfg))
+        found = evaluate(run, "task.episode_length_s=0.1", "commands.goal=[0.25]")
+        with pytest.raises(ConfigError, match=r"commands.gaol: the task has no such command \(did you mean 'goal'\?\)"):
+            evaluate(run, "commands.gaol=[1]")
+    finally:
+        sys.path.remove(str(Path.cwd()))
+        sys.modules.pop("own_metrics", None)
+    assert found["summary"]["metric/goal"] == 0.25
+    assert (found["folder"] / "commands.png").exists()
 
 
 def test_another_engine_plays_the_same_policy(run, capsys):
@@ -265,6 +287,7 @@ def test_the_summary_is_the_mean_of_the_episodes():
         qpos_Tq=np.zeros((3, 2)),
         qvel_Tv=np.zeros((3, 2)),
         action_Ta=np.zeros((3, 1)),
+        command_Tn={},
         means_T={"length": np.array([1.0, 2.0, 3.0]), "reward/up": np.array([0.5, 1.0, 2.0])},
     )
     assert reward_rates(episodes)["up"].tolist() == [0.5, 1.5, 4.0]

@@ -23,6 +23,7 @@ class Episodes(eqx.Module):
         qpos_Tq, qvel_Tv: (T, nq) and (T, nv) of the first env after each step; a fresh episode follows an end.
         action_Ta: (T, a) its actions.
         means_T: its running `values`, each (T,).
+        command_Tn: its commands, by name, each (T, n).
     """
 
     values: dict[str, Float[Array, " E"]]
@@ -32,6 +33,7 @@ class Episodes(eqx.Module):
     qvel_Tv: Float[Array, "T nv"]
     action_Ta: Float[Array, "T a"]
     means_T: dict[str, Float[Array, " T"]]
+    command_Tn: dict[str, Float[Array, "T n"]]
 
 
 def evaluate(
@@ -56,11 +58,12 @@ def evaluate(
     def step(carry: tuple[EnvState, Obs, Bool[Array, " E"], tuple], _: None) -> tuple[tuple, tuple]:
         state, obs, running_E, first = carry
         distribution, _ = net.policy(normalizer["actor"](obs["actor"]))
+        commands = {name: value_E[0] for name, value_E in env.commands.values(state.memory).items()}
         state, out = env.step(state, distribution.mean)
         now = (out.episode, out.terminated, out.ends)
         first = jax.tree.map(lambda new, old: jnp.where(running_E, new, old), now, first)
         means = {name: x_E[0] for name, x_E in out.episode.items()}
-        shown = (state.physics.qpos[0], state.physics.qvel[0], distribution.mean[0], means)
+        shown = (state.physics.qpos[0], state.physics.qvel[0], distribution.mean[0], means, commands)
         return (state, out.obs, running_E & ~out.done, first), shown
 
     like = jax.eval_shape(lambda s, a: env.step(s, a)[1], state, state.action)

@@ -1,5 +1,6 @@
 """Commands: goals that are drawn now and then, and that observations and rewards read."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import equinox as eqx
@@ -63,6 +64,10 @@ class CommandManager:
             with at(term):
                 value, _ = self._value(term, ctx, state.carry)
             ctx.memory[term.path] = CommandState(value, state.carry, state.steps_left)
+
+    def values(self, memory: Mapping[str, Any]) -> dict[str, Float[Array, "... n"]]:
+        """What terms see now, by name, out of what is remembered, of one env or of many."""
+        return {name: memory[term.path].value for name, term in self.terms.items()}
 
     def _draw(self, term: Term, ctx: Context, key: PRNGKeyArray) -> Any:
         command = bound(term, ctx)
