@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from ksim.envs.math import rotate_inverse
-from ksim.envs.scene import Scene
+from ksim.envs.scene import ENCODER_BIAS, Scene
 from ksim.envs.state import EnvState
 from ksim.errors import ConfigError
 from ksim.physics.base import DERIVED_FIELDS, STATE_FIELDS, field_shape, float_dtype
@@ -122,6 +122,21 @@ class Context:
         """Positions of the joints relative to the home pose, rad or m."""
         return self.joint_pos - jnp.asarray(self.scene.home_joint_pos, self.qpos.dtype)
 
+    @property
+    def measured_joint_pos(self) -> Float[Array, " j"]:
+        """Positions of the joints as their encoders measure them, rad or m."""
+        return self.joint_pos + self.encoder_bias if self.has_encoder_bias else self.joint_pos
+
+    @property
+    def has_encoder_bias(self) -> bool:
+        """Whether an event of the task gives the encoders a bias."""
+        return ENCODER_BIAS in self.state.model_fields
+
+    @property
+    def encoder_bias(self) -> Float[Array, " j"]:
+        """What the encoders measure too much, rad or m."""
+        return self.model_field(ENCODER_BIAS)
+
     # The floating base; for a robot without one, all of these raise ConfigError
 
     @property
@@ -179,10 +194,11 @@ class Context:
         return self.sensordata[self.scene.sensor_slice(name)]
 
     def model_field(self, name: str) -> Array:
-        """A field of mjModel: this env's value where an event randomizes it, else the compiled one."""
+        """A field of mjModel, of the applied forces or `encoder_bias`: this env's value where an event writes it, else
+        the compiled one, or zero."""
         if name in self.state.model_fields:
             return self.state.model_fields[name]
-        return jnp.asarray(getattr(self.scene.model, name), float_dtype())
+        return jnp.asarray(self.scene.compiled(name), float_dtype())
 
     def _of_base(self, adr: int | None) -> int:
         if adr is None:

@@ -24,7 +24,7 @@ from ksim.envs.managers import (
 )
 from ksim.envs.managers.call import init_memory
 from ksim.envs.managers.events import STATE_WRITES
-from ksim.envs.scene import Scene, build_scene
+from ksim.envs.scene import ENCODER_BIAS, Scene, build_scene
 from ksim.envs.state import EnvState, Obs, StepOutput
 from ksim.envs.terms import (
     ActionSettings,
@@ -42,9 +42,10 @@ from ksim.errors import ConfigError
 from ksim.mdp import mirror
 from ksim.mdp.mirror import SignedPermutation
 from ksim.physics import Physics, PhysicsState, initial_state, make_physics
-from ksim.physics.base import float_dtype
+from ksim.physics.base import APPLIED_FORCES, INERTIAL_FIELDS, float_dtype
 
-_COMMAND_STREAM = 1 << 30  # apart from the numbers of the observation groups, which share the key
+# Apart from the numbers of what shares the key: observation groups, and the parts of a reset.
+_COMMAND_STREAM = _ACTION_STREAM = 1 << 30
 
 
 @dataclass(frozen=True)
@@ -103,8 +104,9 @@ class Env:
         self.action_size = self.actions.size
         self.physics: Physics = make_physics(engine, self.scene.model, self._trace_terms(), threads)
         for name, path in self.events.model_fields.items():
-            if not self.physics.has_model_field(name):
+            if name not in (*APPLIED_FORCES, ENCODER_BIAS) and not self.physics.has_model_field(name):
                 raise ConfigError(f"{path}: mjModel's {name!r} cannot differ between envs on physics={engine}")
+        self._implied_fields = self.physics.implied_fields(self.events.model_fields)
 
     def symmetry(self, groups: Sequence[str] | None = None) -> Symmetry:
         """How the robot mirrors left to right.
@@ -135,7 +137,7 @@ class Env:
         """
         everywhere_E = jnp.ones(num_envs, bool)
         state, startup_key_E = split_keys(self._blank_state(key, num_envs))
-        state = self._vmap(self._startup)(state, startup_key_E)
+        state = self._follow_inertia(self._vmap(self._startup)(state, startup_key_E), state)
         state, reset_key_E = split_keys(state)
         state = self._share_timers(self._reset_where(state, everywhere_E, reset_key_E))
         if random_age and self.max_episode_steps:
@@ -153,12 +155,13 @@ class Env:
         rewards; metrics; the terminal observation; auto-reset of the envs that are done; commands; observations.
         """
         state, key_E = split_keys(state)
-        key_E4 = jax.vmap(lambda key: jax.random.split(key, 4))(key_E)
-        event_key_E, reset_key_E, terminal_key_E, obs_key_E = (key_E4[:, i] for i in range(4))
-        last = state.physics
+        key_E5 = jax.vmap(lambda key: jax.random.split(key, 5))(key_E)
+        event_key_E, reset_key_E, terminal_key_E, obs_key_E, action_key_E = (key_E5[:, i] for i in range(5))
+        last = state
         state = self._share_timers(self._vmap(self._fire_events)(state, event_key_E))
-        state, ctrl_ESu = self._vmap(self._act, (STATE_AXES, 0))(state, action_Ea)
-        state, bad_E = self._simulate(state, last, ctrl_ESu)
+        state = self._follow_inertia(state, last)
+        state, ctrl_ESu = self._vmap(self._act, (STATE_AXES, 0))(state, action_Ea, action_key_E)
+        state, bad_E = self._simulate(state, last.physics, ctrl_ESu)
         state = replace(state, episode_step=state.episode_step + 1, action=action_Ea, prev_action=state.action)
         state, terminated_E, truncated_E, ends_E = self._vmap(self._end, (STATE_AXES, 0, 0, 0))(state, bad_E)
         state, reward_E, broken_E = self._vmap(self._judge, (STATE_AXES, 0, 0))(state, terminated_E, truncated_E, bad_E)
@@ -218,16 +221,33 @@ class Env:
                 fields[name] = jnp.where(where, value, fields[name]).astype(float_dtype())
         return replace(state, physics=replace(state.physics, **physics), model_fields=fields, memory=ctx.memory)
 
-    def _act(self, state: EnvState, action: Float[Array, " a"]) -> tuple[EnvState, Float[Array, "S nu"]]:
+    def _follow_inertia(self, state: EnvState, last: EnvState) -> EnvState:
+        """The state with the constants of the model that changed masses and inertias imply."""
+        if not self._implied_fields:
+            return state
+        changed_E = jnp.zeros(len(state.episode_step), bool)
+        for name in set(INERTIAL_FIELDS) & set(state.model_fields):
+            differs = state.model_fields[name] != last.model_fields[name]
+            changed_E |= differs.reshape(len(differs), -1).any(axis=1)
+        constants = self.physics.constants(self._inputs(state), changed_E)
+        return replace(state, model_fields=state.model_fields | constants)
+
+    def _inputs(self, state: EnvState) -> dict[str, Array]:
+        """What the physics takes of the fields per env."""
+        return {name: value for name, value in state.model_fields.items() if name != ENCODER_BIAS}
+
+    def _act(
+        self, state: EnvState, action: Float[Array, " a"], key: PRNGKeyArray
+    ) -> tuple[EnvState, Float[Array, "S nu"]]:
         ctx = self._context(state)
-        ctrl_Su = self.actions(ctx, action)
+        ctrl_Su = self.actions(ctx, action, key)
         return replace(state, memory=ctx.memory), ctrl_Su
 
     def _simulate(
         self, state: EnvState, last: PhysicsState, ctrl_ESu: Float[Array, "E S nu"]
     ) -> tuple[EnvState, Bool[Array, " E"]]:
         """The physics of a step, and which envs the NaN guard has put back to where they were before it."""
-        physics = self.physics.step(state.physics, state.model_fields, ctrl_ESu)
+        physics = self.physics.step(state.physics, self._inputs(state), ctrl_ESu)
         if not self.cfg.sim.nan_guard:
             return replace(state, physics=physics), jnp.zeros(len(ctrl_ESu), bool)
         physics, bad_E = guard.put_back(physics, last)
@@ -260,11 +280,13 @@ class Env:
         """The state with a fresh episode in the envs of the mask; the others keep every bit of theirs."""
         shared = {"offender": state.offender, "curriculum": state.curriculum}
         no_shared = {name: None for name in shared}
+        last = state
         fresh = self._vmap(self._fresh_episode)(state, key_E)
         state = replace(where_env(done_E, replace(fresh, **no_shared), replace(state, **no_shared)), **shared)
+        state = self._follow_inertia(state, last)
         # Controls of a zero action: what a reset env's acceleration-stage fields answer to.
         rest_Eu = self._vmap(lambda s: self.actions.at_rest(self._context(s)), 0)(state)
-        state = replace(state, physics=self.physics.forward(state.physics, state.model_fields, rest_Eu, done_E))
+        state = replace(state, physics=self.physics.forward(state.physics, self._inputs(state), rest_Eu, done_E))
         memory = self._vmap(self._fresh_memory, 0)(state, key_E)
         return replace(
             state, memory=state.memory | where_env(done_E, memory, {name: state.memory[name] for name in memory})
@@ -272,10 +294,16 @@ class Env:
 
     def _fresh_episode(self, state: EnvState, key: PRNGKeyArray) -> EnvState:
         event_key, timer_key = jax.random.split(key)
+        forces = {name: jnp.zeros_like(x) for name, x in state.model_fields.items() if name in APPLIED_FORCES}
         physics = replace(state.physics, qacc_warmstart=jnp.zeros_like(state.physics.qacc_warmstart))
         zero = jnp.zeros_like(state.action)
         state = replace(
-            state, physics=physics, episode_step=jnp.zeros_like(state.episode_step), action=zero, prev_action=zero
+            state,
+            physics=physics,
+            model_fields=state.model_fields | forces,
+            episode_step=jnp.zeros_like(state.episode_step),
+            action=zero,
+            prev_action=zero,
         )
         for i, term in enumerate(self.events.of_mode("reset").values()):
             state = self._write(state, term, jax.random.fold_in(event_key, i))
@@ -288,6 +316,7 @@ class Env:
     def _fresh_memory(self, state: EnvState, key: PRNGKeyArray) -> dict[str, Any]:
         """What terms remember at the start of an episode."""
         ctx = self._context(replace(state, memory={}))
+        self.actions.init_memory(ctx, jax.random.fold_in(key, _ACTION_STREAM))
         init_memory(self._terms, ctx)
         return ctx.memory
 
@@ -308,7 +337,8 @@ class Env:
         def tile(x: Any) -> Array:
             return jnp.broadcast_to(x, (num_envs, *jnp.shape(x)))
 
-        fields = {name: tile(jnp.asarray(getattr(model, name), dtype)) for name in self.events.model_fields}
+        names = dict.fromkeys([*self.events.model_fields, *self._implied_fields])
+        fields = {name: tile(jnp.asarray(self.scene.compiled(name), dtype)) for name in names}
         steps_E = jnp.zeros(num_envs, jnp.int32)
         zeros_Ea = jnp.zeros((num_envs, self.action_size), dtype)
         return EnvState(
@@ -343,9 +373,10 @@ class Env:
             state = EnvState(physics, {}, key, step, zero, zero, {}, {}, {}, {}, None)  # type: ignore[arg-type]
             ctx = self._context(state)
             self.commands.advance(ctx, key, True)
+            self.actions.init_memory(ctx, key)
             init_memory(self._terms, ctx)
             self.events.declare(ctx, key)
-            self.actions(ctx, zero)
+            self.actions(ctx, zero, key)
             sizes.update(self.observations.sizes(ctx))
             self.terminations(ctx)
             self.rewards(ctx)

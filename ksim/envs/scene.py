@@ -10,6 +10,7 @@ import numpy as np
 
 from ksim.config import ManagerBasedRlEnvCfg, SimCfg
 from ksim.errors import ConfigError
+from ksim.physics.base import APPLIED_FORCES
 from ksim.robots import Robot, load
 from ksim.robots.actuators import Control, add_actuators
 
@@ -21,6 +22,9 @@ _INTEGRATORS = {
 }
 _SOLVERS = {"newton": mujoco.mjtSolver.mjSOL_NEWTON, "cg": mujoco.mjtSolver.mjSOL_CG}
 _CONES = {"pyramidal": mujoco.mjtCone.mjCONE_PYRAMIDAL, "elliptic": mujoco.mjtCone.mjCONE_ELLIPTIC}
+
+
+ENCODER_BIAS = "encoder_bias"  # what joint encoders measure too much, a value per joint; it is not MuJoCo's
 
 
 class Scene:
@@ -96,6 +100,18 @@ class Scene:
         count = {"body": "nbody", "geom": "ngeom", "site": "nsite", "sensor": "nsensor"}[kind]
         names = tuple(getattr(self.model, kind)(i).name for i in range(getattr(self.model, count)))
         return _match(_as_tuple(pattern), names, kind)
+
+    def compiled(self, name: str) -> np.ndarray:
+        """What all envs start with, of a field that may differ between envs: mjModel's, forces applied, encoder bias.
+
+        Raises:
+            AttributeError: there is no such field.
+        """
+        if name == ENCODER_BIAS:
+            return np.zeros(len(self.joint_names))
+        if name in APPLIED_FORCES:
+            return np.zeros_like(getattr(mujoco.MjData(self.model), name))
+        return np.asarray(getattr(self.model, name))
 
     def sensor_slice(self, name: str) -> slice:
         """Where one sensor's values lie in `sensordata`.

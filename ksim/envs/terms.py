@@ -118,10 +118,10 @@ class NoiseCfg:
 
 @dataclass(frozen=True, kw_only=True)
 class DelayCfg:
-    """How late an observation arrives."""
+    """How late an observation arrives, or a control takes effect."""
 
-    range_s: tuple[float, float]  # drawn uniformly for each env, in seconds, rounded to env steps
-    hold_probability: float = 1.0  # that a step keeps the last step's delay and draws no new one; 1: one an episode
+    range_s: tuple[float, float]  # drawn uniformly for each env, in seconds, rounded to whole steps
+    hold_probability: float = 1.0  # that an env step keeps the last delay and draws no new one; 1: one an episode
 
     def __post_init__(self) -> None:
         _check_range("range_s", self.range_s)
@@ -168,7 +168,17 @@ class ObservationGroupCfg:
 
 @dataclass(frozen=True, kw_only=True)
 class ActionSettings:
-    """Settings of an action term: none so far, everything is a parameter of the term."""
+    """Settings of an action term, applied in this order: clip, the term's own map to a control, delay, low-pass."""
+
+    clip: tuple[float, float] | None = None  # lowest and highest action, in the policy's own unit
+    delay: DelayCfg | None = None  # how late controls take effect, rounded to physics steps
+    low_pass_hz: float | None = None  # cut-off frequency of a first-order filter of the controls
+
+    def __post_init__(self) -> None:
+        if self.clip is not None:
+            _check_range("clip", self.clip)
+        if self.low_pass_hz is not None and self.low_pass_hz <= 0:
+            raise ValueError(f"'low_pass_hz' must be positive, not {self.low_pass_hz}")
 
 
 @dataclass(frozen=True, kw_only=True)

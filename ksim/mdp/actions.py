@@ -42,8 +42,12 @@ class JointAction:
 
     def __call__(self, ctx: Context, action_a: Float[Array, " a"]) -> Float[Array, " a"]:
         """Controls of the term's joints, in actuator units."""
-        offset_a = ctx.joint_pos[self.joints_a] if self.relative else self.offset_a
-        return jnp.clip(offset_a + self.scale_a * action_a, self.lower_a, self.upper_a)
+        offset_a = ctx.measured_joint_pos[self.joints_a] if self.relative else self.offset_a
+        control_a = jnp.clip(offset_a + self.scale_a * action_a, self.lower_a, self.upper_a)
+        if self.control == "position" and ctx.has_encoder_bias:
+            # The actuator tracks what its encoder measures, which is the bias more than where the joint is.
+            control_a -= ctx.encoder_bias[self.joints_a]
+        return control_a
 
 
 def joint_position(

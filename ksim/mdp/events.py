@@ -1,19 +1,27 @@
 """Event terms: what happens to an env at startup, at a reset, at intervals or at each step.
 
 An event is a function of the context and a random key that returns what it writes, by MuJoCo's names: `qpos`,
-`qvel`, `act`, or a field of mjModel that then has a value per env. Its author never calls forward.
+`qvel`, `act`, `xfrc_applied` or `qfrc_applied`, `encoder_bias`, or a field of mjModel, which then have a value per
+env. Its author never calls forward.
 """
 
-from typing import Literal
-
+import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from ksim.envs.context import Context
 from ksim.envs.math import quat_from_euler, quat_multiply
 
+Range = tuple[float, float]
 Writes = dict[str, Float[Array, "..."]]
+
+
+class PushMemory(eqx.Module):
+    """The last `external_force` of one env: (n, 6) force and torque of each body, and env steps that it still lasts."""
+
+    wrench: Float[Array, "n 6"]
+    steps_left: Int[Array, ""]
 
 
 def reset_scene_to_default(ctx: Context, key: PRNGKeyArray) -> Writes:
@@ -30,11 +38,12 @@ def reset_root(
     ctx: Context,
     key: PRNGKeyArray,
     *,
-    height_range: tuple[float, float] = (0.0, 0.0),
-    tilt_range: tuple[float, float] = (0.0, 0.0),
-    yaw_range: tuple[float, float] = (-jnp.pi, jnp.pi),
-    lin_vel_range: tuple[float, float] = (0.0, 0.0),
-    ang_vel_range: tuple[float, float] = (0.0, 0.0),
+    height_range: Range = (0.0, 0.0),
+    xy_range: Range = (0.0, 0.0),
+    tilt_range: Range = (0.0, 0.0),
+    yaw_range: Range = (-jnp.pi, jnp.pi),
+    lin_vel_range: Range = (0.0, 0.0),
+    ang_vel_range: Range = (0.0, 0.0),
 ) -> Writes:
     """Move and turn the base from where it is, with a new velocity; each number uniform in its range.
 
@@ -42,16 +51,17 @@ def reset_root(
         ctx: the env.
         key: random key.
         height_range: added to the height, m.
+        xy_range: added to each horizontal coordinate, m.
         tilt_range: roll and pitch, rad.
         yaw_range: heading, rad.
         lin_vel_range: each axis of the linear velocity, world frame, m/s.
         ang_vel_range: each axis of the angular velocity, body frame, rad/s.
     """
-    keys = jax.random.split(key, 5)
+    keys = jax.random.split(key, 6)
     roll_pitch = _uniform(keys[0], tilt_range, (2,))
     yaw = _uniform(keys[1], yaw_range, (1,))
     turn = quat_from_euler(jnp.concatenate([roll_pitch, yaw]).astype(ctx.qpos.dtype))
-    pos = ctx.base_pos.at[2].add(_uniform(keys[2], height_range, ()))
+    pos = ctx.base_pos.at[2].add(_uniform(keys[2], height_range, ())).at[:2].add(_uniform(keys[5], xy_range, (2,)))
     adr, dof = ctx.base_qpos_adr, ctx.base_dof_adr
     velocity = jnp.concatenate([_uniform(keys[3], lin_vel_range, (3,)), _uniform(keys[4], ang_vel_range, (3,))])
     pose = jnp.concatenate([pos, quat_multiply(turn, ctx.base_quat)])
@@ -63,8 +73,8 @@ def reset_joints(
     key: PRNGKeyArray,
     *,
     joints: str = ".*",
-    position_range: tuple[float, float] = (0.0, 0.0),
-    velocity_range: tuple[float, float] = (0.0, 0.0),
+    position_range: Range = (0.0, 0.0),
+    velocity_range: Range = (0.0, 0.0),
 ) -> Writes:
     """Offset joints from where they are and give them a velocity, uniform in the ranges, within limits.
 
@@ -106,29 +116,47 @@ def push(ctx: Context, key: PRNGKeyArray, *, speed: float | tuple[float, float])
     return {"qvel": ctx.qvel.at[dof : dof + 2].add(change)}
 
 
-def randomize_friction(
-    ctx: Context,
-    key: PRNGKeyArray,
-    *,
-    geoms: str,
-    range: tuple[float, float],
-    operation: Literal["scale", "set"] = "scale",
-) -> Writes:
-    """Draw one sliding friction coefficient for the geoms, the same in all of them.
+class external_force(eqx.Module):  # noqa: N801  (a term's name, as a task writes it)
+    """Push bodies with a force and a torque that last for a while; modes `interval` and `step`.
 
     Args:
-        ctx: the env.
-        key: random key.
-        geoms: regex of the geoms' names.
-        range: of the coefficient, or of its factor to the compiled value.
-        operation: `scale` the compiled value, or `set` the coefficient.
+        bodies: regex of the bodies' names; each gets draws of its own, at its centre of mass.
+        duration_range_s: how long it lasts, s, rounded to env steps and at least one.
+        force_range: each axis of the force, world frame, N.
+        torque_range: each axis of the torque, world frame, N m.
+        impulse: the ranges are of the whole impulse, N s and N m s, whatever its duration.
     """
-    ids = ctx.scene.find("geom", geoms)
-    compiled = jnp.asarray(ctx.scene.model.geom_friction, ctx.qpos.dtype)
-    drawn = _uniform(key, range, ())
-    value = compiled[ids, 0] * drawn if operation == "scale" else drawn
-    return {"geom_friction": ctx.model_field("geom_friction").at[ids, 0].set(value)}
+
+    bodies: str
+    duration_range_s: Range
+    force_range: Range = (0.0, 0.0)
+    torque_range: Range = (0.0, 0.0)
+    impulse: bool = False
+
+    def init(self, ctx: Context) -> PushMemory:
+        """No push yet."""
+        count = len(ctx.scene.find("body", self.bodies))
+        return PushMemory(jnp.zeros((count, 6), ctx.qpos.dtype), jnp.zeros((), jnp.int32))
+
+    def __call__(
+        self, ctx: Context, key: PRNGKeyArray, fires: Bool[Array, ""], push: PushMemory
+    ) -> tuple[Writes, PushMemory]:
+        """A new push where the event fires, else what is left of the last."""
+        force_key, torque_key, time_key = jax.random.split(key, 3)
+        shape = (len(push.wrench), 3)
+        wrench = jnp.concatenate(
+            [_uniform(force_key, self.force_range, shape), _uniform(torque_key, self.torque_range, shape)], axis=1
+        )
+        steps = jnp.round(_uniform(time_key, self.duration_range_s, ()) / ctx.step_dt).astype(jnp.int32)
+        steps = jnp.maximum(steps, 1)
+        if self.impulse:
+            wrench = wrench / (steps * ctx.step_dt)
+        wrench = jnp.where(fires, wrench, push.wrench)
+        steps_left = jnp.where(fires, steps, push.steps_left)
+        ids = ctx.scene.find("body", self.bodies)
+        applied = ctx.model_field("xfrc_applied").at[ids].set(jnp.where(steps_left > 0, wrench, 0.0))
+        return {"xfrc_applied": applied}, PushMemory(wrench, jnp.maximum(steps_left - 1, 0))
 
 
-def _uniform(key: PRNGKeyArray, bounds: tuple[float, float], shape: tuple[int, ...]) -> Array:
+def _uniform(key: PRNGKeyArray, bounds: Range, shape: tuple[int, ...]) -> Array:
     return jax.random.uniform(key, shape, minval=bounds[0], maxval=bounds[1])

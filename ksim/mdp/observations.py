@@ -32,9 +32,10 @@ def base_height(ctx: Context) -> Float[Array, " 1"]:
 
 
 @mirrors_as("joints")
-def joint_pos(ctx: Context, *, joints: str = ".*") -> Float[Array, " n"]:
-    """Positions of the joints relative to the home pose, rad or m."""
-    return ctx.joint_pos_rel[ctx.scene.find_joints(joints)]
+def joint_pos(ctx: Context, *, joints: str = ".*", measured: bool = True) -> Float[Array, " n"]:
+    """Positions of the joints relative to the home pose, rad or m; as the encoders measure them, or as they are."""
+    position = ctx.joint_pos_rel + ctx.encoder_bias if measured and ctx.has_encoder_bias else ctx.joint_pos_rel
+    return position[ctx.scene.find_joints(joints)]
 
 
 @mirrors_as("joints")

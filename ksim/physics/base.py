@@ -4,7 +4,7 @@ An engine is a pair of pure functions over a flat env axis, callable inside `jit
 crosses between calls is slim: the integration state and the few derived fields that terms read.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Protocol
 
 import equinox as eqx
@@ -28,6 +28,14 @@ ACCELERATION_FIELDS = frozenset(
     "ctrl actuator_force qfrc_actuator qfrc_smooth qfrc_constraint qacc qacc_smooth act_dot".split()
 )
 DERIVED_FIELDS = POSITION_AND_VELOCITY_FIELDS | ACCELERATION_FIELDS | {"sensordata"}  # a sensor has its type's stage
+
+# Inputs of a step besides the controls, which `model_fields` may hold, too; zero where it does not.
+APPLIED_FORCES = ("xfrc_applied", "qfrc_applied")
+
+# Fields of mjModel from which MuJoCo computes others when it compiles a model. Where the first differ between envs,
+# those others must, too: `Physics.constants`.
+INERTIAL_FIELDS = ("body_mass", "body_inertia", "body_ipos", "body_iquat", "dof_armature")
+IMPLIED_FIELDS = ("body_subtreemass", "dof_M0", "dof_invweight0", "body_invweight0", "actuator_acc0")
 
 
 class PhysicsState(eqx.Module):
@@ -65,13 +73,27 @@ class Physics(Protocol):
 
         Args:
             state: the envs.
-            model_fields: values per env of mjModel fields, by name, each (E, ...); other fields are the model's.
+            model_fields: values per env of mjModel fields and of `APPLIED_FORCES`, by name, each (E, ...); other
+                fields are the model's, other forces zero.
             ctrl_ESu: controls of each substep, in the units of the actuators.
         """
         ...
 
     def has_model_field(self, name: str) -> bool:
         """Whether `model_fields` may hold this field of mjModel."""
+        ...
+
+    def implied_fields(self, names: Collection[str]) -> tuple[str, ...]:
+        """The fields of mjModel that must differ between envs, too, where these do."""
+        ...
+
+    def constants(self, model_fields: Mapping[str, Array], mask_E: Bool[Array, " E"]) -> dict[str, Array]:
+        """What `mj_setConst` makes of the inertial fields: the implied fields, in the envs of `mask_E`.
+
+        Args:
+            model_fields: inertial fields and the implied ones, as they are in the other envs, each (E, ...).
+            mask_E: the envs whose inertial fields have changed.
+        """
         ...
 
     def forward(

@@ -8,7 +8,7 @@ only NumPy is used: a JAX operation there can deadlock (jax issue 24255).
 import logging
 import os
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -17,10 +17,19 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 from mujoco.batch import MODEL_FIELDS, Batch, SimulationError
 
-from ksim.physics.base import STATE_FIELDS, PhysicsState, field_shape
+from ksim.physics.base import (
+    APPLIED_FORCES,
+    IMPLIED_FIELDS,
+    INERTIAL_FIELDS,
+    STATE_FIELDS,
+    PhysicsState,
+    field_shape,
+)
 
 log = logging.getLogger(__name__)
 
+_INERTIA_FRAME_FIELDS = {"body_ipos", "body_iquat"}
+_MOVABLE_FIELDS = _INERTIA_FRAME_FIELDS | {"geom_pos", "geom_quat", "site_pos", "site_quat"}
 _STAGE_VEL = mujoco.mjtStage.mjSTAGE_VEL.value
 _STAGE_NONE = mujoco.mjtStage.mjSTAGE_NONE.value
 _STAGE_ACC = mujoco.mjtStage.mjSTAGE_ACC.value
@@ -76,6 +85,21 @@ class BatchPhysics:
         """See `Physics.has_model_field`."""
         return name in MODEL_FIELDS
 
+    def implied_fields(self, names: Collection[str]) -> tuple[str, ...]:
+        """See `Physics.implied_fields`."""
+        if not set(names) & set(INERTIAL_FIELDS):
+            return ()
+        # Bounding volumes, with which collisions begin, lie in the frames of the bodies' inertia.
+        moved = bool(set(names) & _INERTIA_FRAME_FIELDS) and self.model.nbvh > 0
+        return (*IMPLIED_FIELDS, "bvh_aabb") if moved else IMPLIED_FIELDS
+
+    def constants(self, model_fields: Mapping[str, Array], mask_E: Bool[Array, " E"]) -> dict[str, Array]:
+        """See `Physics.constants`."""
+        names = self.implied_fields(model_fields)
+        given = {name: model_fields[name] for name in (*INERTIAL_FIELDS, *names) if name in model_fields}
+        shapes = {name: jax.ShapeDtypeStruct(given[name].shape, given[name].dtype) for name in names}
+        return jax.pure_callback(self._host_constants, shapes, given, mask_E, vmap_method="sequential")
+
     def _call(self, function: Callable[..., PhysicsState], state: PhysicsState, *args: Any) -> PhysicsState:
         shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), state)
         return jax.pure_callback(function, shapes, state, *args, vmap_method="sequential")
@@ -112,6 +136,22 @@ class BatchPhysics:
         qpos: Any = _where(failed, np.full_like(state.qpos, np.nan), state.qpos)
         return PhysicsState(qpos, state.qvel, state.act, state.qacc_warmstart, fields)
 
+    def _host_constants(self, *args: Any) -> dict[str, Any]:
+        given, mask_E = jax.tree.map(np.asarray, args)
+        names = self.implied_fields(given)
+        new = {name: np.array(given[name]) for name in names}
+        if mask_E.any():
+            # A batch of its own: set_const leaves values per env in fields that a step must not see.
+            ids = np.flatnonzero(mask_E)
+            batch = Batch(self.model, nsim=len(ids), nthread=self.threads)
+            for name in given:
+                if name in INERTIAL_FIELDS:
+                    batch.expand(name)[:] = given[name][ids]
+            batch.set_const()
+            for name in names:
+                new[name][ids] = batch.expand(name)
+        return new
+
     def _batch(self, num_envs: int, model_fields: Sequence[str]) -> Batch:
         """The pool for this number of envs: `nsim` and the expanded fields are fixed when it is built."""
         key = (num_envs, tuple(sorted(model_fields)))
@@ -120,7 +160,12 @@ class BatchPhysics:
             for name in self.fields:
                 batch.bind(name)
             for name in model_fields:
-                batch.expand(name)
+                (batch.bind if name in APPLIED_FORCES else batch.expand)(name)
+            if set(model_fields) & _MOVABLE_FIELDS:
+                # MuJoCo takes shortcuts where the frames of a body, its inertia, geoms and sites were compiled equal.
+                for kind in ("body", "geom", "site"):
+                    if getattr(self.model, f"n{kind}"):
+                        batch.expand(f"{kind}_sameframe")[:] = mujoco.mjtSameFrame.mjSAMEFRAME_NONE.value
             self._batches[key] = batch
         return self._batches[key]
 
@@ -130,7 +175,8 @@ class BatchPhysics:
         for name in STATE_FIELDS:
             batch.bind(name)[:] = getattr(state, name)
         for name, value in model_fields.items():
-            batch.expand(name)[:] = np.asarray(value).reshape(batch.expand(name).shape)
+            array = batch.bind(name) if name in APPLIED_FORCES else batch.expand(name)
+            array[:] = np.asarray(value).reshape(array.shape)
         return batch
 
     def _read(self, batch: Batch, failed: np.ndarray, dtype: np.dtype) -> PhysicsState:

@@ -1,16 +1,17 @@
 """MuJoCo XLA (`mujoco.mjx`, `impl="jax"`): the engine for GPUs and TPUs."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
 import mujoco
+import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from ksim import runtime
 from ksim.errors import ConfigError
-from ksim.physics.base import PhysicsState, float_dtype
+from ksim.physics.base import APPLIED_FORCES, IMPLIED_FIELDS, INERTIAL_FIELDS, PhysicsState, float_dtype
 
 if TYPE_CHECKING:
     from mujoco import mjx
@@ -52,7 +53,7 @@ class MjxPhysics:
             def substep(data: Data, ctrl_u: Array) -> tuple[Data, None]:
                 return _step(model, data.replace(ctrl=ctrl_u)), None
 
-            data, _ = jax.lax.scan(substep, self._data(state), ctrl_Su, unroll=self.unroll)
+            data, _ = jax.lax.scan(substep, self._data(state, fields), ctrl_Su, unroll=self.unroll)
             # mjx.step leaves position and velocity fields one substep behind the state.
             return self._slim(_position_and_velocity(model, data))
 
@@ -69,7 +70,7 @@ class MjxPhysics:
         """See `Physics.forward`."""
 
         def forward_one(state: PhysicsState, fields: dict[str, Array], ctrl_u: Array) -> dict[str, Array]:
-            data = mjx.forward(self._model(fields), self._data(state).replace(ctrl=ctrl_u))
+            data = mjx.forward(self._model(fields), self._data(state, fields).replace(ctrl=ctrl_u))
             return self._slim(data).fields
 
         def recompute(fields_E: dict[str, Array]) -> dict[str, Array]:
@@ -89,14 +90,33 @@ class MjxPhysics:
         """See `Physics.has_model_field`."""
         return isinstance(getattr(self.mjx_model, name, None), jax.Array)
 
+    def implied_fields(self, names: Collection[str]) -> tuple[str, ...]:
+        """See `Physics.implied_fields`."""
+        return IMPLIED_FIELDS if set(names) & set(INERTIAL_FIELDS) else ()
+
+    def constants(self, model_fields: Mapping[str, Array], mask_E: Bool[Array, " E"]) -> dict[str, Array]:
+        """See `Physics.constants`."""
+        given = {name: value for name, value in model_fields.items() if name in INERTIAL_FIELDS}
+        old = {name: model_fields[name] for name in IMPLIED_FIELDS}
+
+        def recompute(old: dict[str, Array]) -> dict[str, Array]:
+            slides = self.model.body_simple == 2
+            new = jax.vmap(lambda fields: set_const(self._model(fields), self._data_L_0, slides))(given)
+            return {n: jnp.where(mask_E.reshape(-1, *([1] * (x.ndim - 1))), new[n], x) for n, x in old.items()}
+
+        with jax.default_matmul_precision("highest"):
+            return jax.lax.cond(mask_E.any(), recompute, lambda old: old, old)
+
     def _model(self, fields: Mapping[str, Array]) -> Model:
         option = {name.removeprefix("opt."): value for name, value in fields.items() if name.startswith("opt.")}
         model = self.mjx_model.replace(opt=self.mjx_model.opt.replace(**option)) if option else self.mjx_model
-        return model.replace(**{name: value for name, value in fields.items() if not name.startswith("opt.")})
+        own = {n: value for n, value in fields.items() if not n.startswith("opt.") and n not in APPLIED_FORCES}
+        return model.replace(**own)
 
-    def _data(self, state: PhysicsState) -> Data:
+    def _data(self, state: PhysicsState, fields: Mapping[str, Array]) -> Data:
+        forces = {name: value for name, value in fields.items() if name in APPLIED_FORCES}
         return self._data_L_0.replace(
-            qpos=state.qpos, qvel=state.qvel, act=state.act, qacc_warmstart=state.qacc_warmstart
+            qpos=state.qpos, qvel=state.qvel, act=state.act, qacc_warmstart=state.qacc_warmstart, **forces
         )
 
     def _slim(self, data: Data) -> PhysicsState:
@@ -122,6 +142,57 @@ def _step(model: Model, data: Data) -> Data:
         "actuator_gainprm": model.actuator_gainprm.at[:, 2].multiply(is_free),
     }
     return mjx.implicit(model.replace(**velocity_gains), data)
+
+
+def set_const(model: Model, data: Data, slides_b: np.ndarray) -> dict[str, Array]:
+    """The implied fields of one model, as `mj_setConst` computes them at `qpos0` from the mass matrix M and Jacobians.
+
+    `dof_M0` is M's diagonal; `dof_invweight0` the diagonal of inv(M), averaged over the axes of a ball or a free
+    joint's translation or rotation; `body_invweight0` that of J inv(M) J', J the Jacobian of the body's centre of mass;
+    `actuator_acc0` the length of inv(M) times the actuator's moment. Of bodies that only slide (`slides_b`), MuJoCo
+    takes the inverse mass in place of the average.
+    """
+    data = mjx.kinematics(model, data.replace(qpos=model.qpos0))
+    data = mjx.crb(model, mjx.com_pos(model, data))
+    data = mjx.transmission(model, mjx.tendon(model, mjx.camlight(model, data)))
+    mass = mjx.full_m(model, data)
+    inverse = jnp.linalg.inv(mass)
+    diagonal = jnp.diagonal(inverse)
+
+    def mean_diagonal(jacobian_v3: Array) -> Array:
+        return jnp.einsum("vi,vw,wi->", jacobian_v3, inverse, jacobian_v3) / 3.0
+
+    def of_body(body: Array) -> Array:
+        return jnp.stack([mean_diagonal(j) for j in mjx.jac(model, data, data.xipos[body], body)])
+
+    body_invweight0 = jax.vmap(of_body)(jnp.arange(model.nbody))
+    sliding = jnp.stack([1.0 / model.body_mass, jnp.zeros(model.nbody)], axis=1)
+    body_invweight0 = jnp.where(slides_b[:, None], sliding, body_invweight0)
+    moves = np.asarray(model.body_weldid) != 0  # what is welded to the world has no weight
+    return {
+        "body_subtreemass": _subtree_sums(model, model.body_mass),
+        "dof_M0": jnp.diagonal(mass),
+        "dof_invweight0": _averaging_over_joints(model) @ diagonal,
+        "body_invweight0": jnp.where(moves[:, None], body_invweight0, 0.0),
+        "actuator_acc0": jnp.linalg.norm(data._impl.actuator_moment @ inverse, axis=1),
+    }
+
+
+def _subtree_sums(model: Model, value_b: Array) -> Array:
+    for body in range(model.nbody - 1, 0, -1):
+        value_b = value_b.at[model.body_parentid[body]].add(value_b[body])
+    return value_b
+
+
+def _averaging_over_joints(model: Model) -> np.ndarray:
+    """(nv, nv) matrix that averages a value per dof over the dofs of one joint of the same kind."""
+    matrix = np.eye(model.nv)
+    for joint, kind in enumerate(model.jnt_type):
+        adr = model.jnt_dofadr[joint]
+        starts = {mujoco.mjtJoint.mjJNT_FREE: (adr, adr + 3), mujoco.mjtJoint.mjJNT_BALL: (adr,)}
+        for start in starts.get(mujoco.mjtJoint(int(kind)), ()):
+            matrix[start : start + 3, start : start + 3] = 1.0 / 3.0
+    return matrix
 
 
 def _position_and_velocity(model: Model, data: Data) -> Data:

@@ -105,7 +105,7 @@ MISTAKES = {
     ),
     "unknown_write": (
         event(qvell=[0.0, 0.0]),
-        r"^task\.events\.mine: writes 'qvell', which is neither one of qpos, qvel, act nor a field .*'qvel'\?\)$",
+        r"^task\.events\.mine: writes 'qvell', which is neither one of qpos, qvel, act, .* nor a field .*'qvel'\?\)$",
     ),
     "write_to_structure": (event(nq=2.0), r"^task\.events\.mine: writes 'nq', which is neither"),
     "write_of_integers": (event(geom_type=[]), r"^task\.events\.mine: writes 'geom_type', which is neither"),

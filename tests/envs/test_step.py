@@ -272,7 +272,7 @@ def test_kbot_forces_contacts_and_friction_belong_to_the_step_and_to_the_env():
         name: {"_target_": f"{MDP}.observations.sensor", "name": name}
         for name in ("left_foot_touch", "right_foot_touch", "imu_acc", "imu_gyro", "base_site_pos")
     }
-    friction = {"_target_": f"{MDP}.events.randomize_friction", "mode": "reset", "geoms": ".*capsule.*"}
+    friction = {"_target_": f"{MDP}.randomize.friction", "mode": "reset", "geoms": ".*capsule.*"}
     player = Player(
         kbot_task(
             observations={"actor": {"terms": sensors}},

@@ -1,5 +1,6 @@
 """Action terms: the controls they ask for, and the actuators that follow them."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ def controls(scene, data, action, **terms):
     """Controls of four substeps that action terms ask for."""
     resolved = resolve("task.actions", terms, ActionSettings)
     manager = ActionManager(resolved, scene, 4)
-    ctrl_Su = manager(context(scene, data), jnp.asarray(action, jnp.float32))
+    ctrl_Su = manager(context(scene, data), jnp.asarray(action, jnp.float32), jax.random.key(0))
     assert ctrl_Su.shape == (4, scene.model.nu)
     assert (ctrl_Su == ctrl_Su[0]).all()  # held over the substeps
     return np.asarray(ctrl_Su[0])

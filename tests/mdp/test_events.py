@@ -1,6 +1,7 @@
 """Event terms: what they write, and how it is distributed."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy import stats
@@ -10,11 +11,11 @@ from support.terms import context, simulation
 from ksim.errors import ConfigError
 from ksim.mdp import events
 
-KEYS = jax.random.split(jax.random.key(0), 4000)
+KEYS = jax.random.split(jax.random.key(0), 100_000)
 
 
 def draws(function, ctx, **params):
-    """What an event writes for many keys, each (4000, ...)."""
+    """What an event writes for many keys, each (100,000, ...)."""
     return {
         name: np.asarray(x) for name, x in jax.jit(jax.vmap(lambda key: function(ctx, key, **params)))(KEYS).items()
     }
@@ -24,7 +25,7 @@ def uniform(values, low, high):
     """Whether values look drawn uniformly from a range."""
     values = np.ravel(values)
     assert values.min() >= low - 1e-5 and values.max() <= high + 1e-5
-    return stats.kstest(values[:4000], stats.uniform(low, high - low).cdf).pvalue > 1e-3
+    return stats.kstest(values, stats.uniform(low, high - low).cdf).pvalue > 1e-3
 
 
 @pytest.mark.parametrize("speed", [0.5, (0.2, 0.8)])
@@ -100,26 +101,52 @@ def test_reset_joints_draws_within_the_limits(kbot):
     np.testing.assert_allclose(writes["qpos"][:, others], np.tile(data.qpos[others], (len(KEYS), 1)), atol=1e-6)
 
 
-FEET = ".*collision_capsule.*"
+def test_reset_root_moves_over_the_floor(kbot):
+    data = simulation(kbot)
+    qpos = draws(events.reset_root, context(kbot, data), xy_range=(-2.0, 1.0))["qpos"]
+    for axis in (0, 1):
+        assert uniform(qpos[:, axis] - data.qpos[axis], -2.0, 1.0)
+    assert abs(np.corrcoef(qpos[:, :2].T)[0, 1]) < 0.02
 
 
-@pytest.mark.parametrize(("operation", "scale"), [("scale", 0.64), ("set", 1.0)])
-def test_friction_is_drawn_from_the_compiled_value(kbot, operation, scale):
-    """One coefficient for all feet; what an earlier draw left in the env does not matter, so repeats do not drift."""
-    feet = [i for i in range(kbot.model.ngeom) if "collision_capsule" in kbot.model.geom(i).name]
-    compiled = kbot.model.geom_friction
-    assert (compiled[feet, 0] == 0.64).all()
-    randomized = {"geom_friction": 3.0 * compiled}
-    ctx = context(kbot, simulation(kbot), model_fields=randomized)
-    value = draws(events.randomize_friction, ctx, geoms=FEET, range=(0.5, 1.5), operation=operation)["geom_friction"]
-    assert value.shape == (len(KEYS), *compiled.shape)
-    assert (value[:, feet, 0] == value[:, feet[:1], 0]).all()
-    assert uniform(value[:, feet[0], 0], 0.5 * scale, 1.5 * scale)
-    rest = np.ones_like(compiled, bool)
-    rest[feet, 0] = False
-    np.testing.assert_allclose(value[:, rest], np.tile(3.0 * compiled[rest], (len(KEYS), 1)), rtol=1e-6)
+FORCE = {"bodies": "cart|pole", "duration_range_s": (0.05, 0.09)}  # of steps of 0.02 s: 2.5 to 4.5
 
 
-def test_unknown_geoms_are_named(kbot):
-    with pytest.raises(ConfigError, match="no geom matches 'foot'.*there are: .*collision_capsule_0"):
-        events.randomize_friction(context(kbot, simulation(kbot)), KEYS[0], geoms="foot", range=(1.0, 1.0))
+def pushes(scene, **params):
+    """What is applied in ten steps after a push, (keys, 10, bodies of the model, 6)."""
+    event = events.external_force(**(FORCE | params))
+    ctx = context(scene, simulation(scene))
+
+    def play(key):
+        memory, applied = event.init(ctx), []
+        for t in range(10):
+            writes, memory = event(ctx, key, jnp.asarray(t == 2), memory)
+            applied.append(writes["xfrc_applied"])
+        return jnp.stack(applied)
+
+    return np.asarray(jax.jit(jax.vmap(play))(KEYS[:20_000]))
+
+
+def test_a_force_lasts_for_its_duration(cartpole):
+    """The same wrench from the firing on, for 3 or 4 steps; of a body that is not named, nothing."""
+    applied = pushes(cartpole, force_range=(-5.0, 10.0), torque_range=(1.0, 2.0))
+    named = [cartpole.model.body(name).id for name in ("cart", "pole")]
+    assert not np.delete(applied, named, axis=2).any() and not applied[:, :2].any()
+    on = applied[:, :, named].any(axis=(2, 3))
+    steps = on.sum(axis=1)
+    assert (on[:, 2:5].all(axis=1)).all() or set(steps) == {2, 3, 4}
+    assert np.mean(steps == 3) == pytest.approx(0.5, abs=0.02) and np.mean(steps == 4) == pytest.approx(0.5, abs=0.02)
+    held = applied[:, 2:5, named]
+    assert (held == held[:, :1]).all()
+    for body in (0, 1):
+        for axis in range(3):
+            assert uniform(held[:, 0, body, axis], -5.0, 10.0) and uniform(held[:, 0, body, 3 + axis], 1.0, 2.0)
+
+
+def test_an_impulse_is_the_same_whatever_its_duration(cartpole):
+    applied = pushes(cartpole, force_range=(2.0, 6.0), impulse=True)
+    impulse = 0.02 * applied[:, :, cartpole.model.body("cart").id, :3].sum(axis=1)
+    for axis in range(3):
+        assert uniform(impulse[:, axis], 2.0, 6.0)
+    lasted = applied[:, :, cartpole.model.body("cart").id, 0].astype(bool).sum(axis=1)
+    assert abs(stats.spearmanr(impulse[:, 0], lasted).statistic) < 0.03

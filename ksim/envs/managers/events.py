@@ -7,8 +7,10 @@ from jaxtyping import Array, Bool, Int, PRNGKeyArray
 from ksim.envs.context import Context
 from ksim.envs.managers.call import call
 from ksim.envs.managers.timers import draw_steps
+from ksim.envs.scene import ENCODER_BIAS
 from ksim.envs.terms import Term
 from ksim.errors import ConfigError
+from ksim.physics.base import APPLIED_FORCES
 from ksim.typecheck import hint
 
 STATE_WRITES = ("qpos", "qvel", "act")
@@ -22,8 +24,8 @@ class EventManager:
 
     Attributes:
         terms: the resolved terms.
-        model_fields: the mjModel fields that events write, each with the path of the first such event; they get a
-            value per env. Found by tracing.
+        model_fields: the mjModel fields, applied forces and `encoder_bias` that events write, each with the path of
+            the first such event; they get a value per env. Found by tracing.
     """
 
     def __init__(self, terms: dict[str, Term], step_dt: float):
@@ -52,11 +54,15 @@ class EventManager:
         writes = call(term, ctx, key, jnp.asarray(fires)) if term.has_memory else call(term, ctx, key)
         model = ctx.scene.model
         for name, value in writes.items():
-            own = getattr(ctx, name) if name in STATE_WRITES else getattr(model, name, None)
-            if own is None or not hasattr(own, "dtype") or not jnp.issubdtype(own.dtype, jnp.floating):
+            try:
+                own = getattr(ctx, name) if name in STATE_WRITES else ctx.scene.compiled(name)
+            except AttributeError:
+                own = None
+            if own is None or not jnp.issubdtype(own.dtype, jnp.floating):
+                others = (*STATE_WRITES, *APPLIED_FORCES, ENCODER_BIAS)
                 raise ConfigError(
-                    f"{term.path}: writes {name!r}, which is neither one of {', '.join(STATE_WRITES)} "
-                    f"nor a field of numbers in mjModel{hint(name, [*STATE_WRITES, *dir(model)])}"
+                    f"{term.path}: writes {name!r}, which is neither one of {', '.join(others)} "
+                    f"nor a field of numbers in mjModel{hint(name, [*others, *dir(model)])}"
                 )
             if jnp.shape(value) != own.shape:
                 raise ConfigError(f"{term.path}: writes {name!r} of shape {jnp.shape(value)}; its shape is {own.shape}")

@@ -1,0 +1,308 @@
+"""Domain randomization: events that give each env its own friction, masses, gains, sensor mounts, ...
+
+Each starts from the value in the compiled model, whatever an earlier draw left in the env, so repeats do not drift.
+They fire at startup, at resets or at intervals, as the event's mode says. What a changed mass or inertia implies for
+other constants of the model, the env recomputes.
+"""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from ksim.envs.context import Context
+from ksim.envs.math import quat_from_euler, quat_multiply, rotate
+from ksim.errors import ConfigError
+from ksim.mdp.events import Writes
+
+Range = tuple[float, float]
+Names = str | tuple[str, ...]
+Operation = Literal["scale", "add", "set"]
+
+
+def friction(ctx: Context, key: PRNGKeyArray, *, geoms: Names, range: Range, operation: Operation = "scale") -> Writes:
+    """Sliding friction of geoms, the same draw for all of them.
+
+    Args:
+        ctx: the env.
+        key: random key.
+        geoms: regex of the geoms' names, or several.
+        range: of the coefficient, of what is added to it, or of its factor.
+        operation: `scale` the compiled value, `add` to it, or `set` it.
+    """
+    ids = ctx.scene.find("geom", geoms)
+    compiled = _compiled(ctx, "geom_friction")[ids, 0]
+    value = _operate(operation, compiled, _uniform(key, range, ()), "the friction of a geom")
+    return {"geom_friction": ctx.model_field("geom_friction").at[ids, 0].set(value)}
+
+
+def mass(ctx: Context, key: PRNGKeyArray, *, bodies: Names, range: Range, operation: Operation = "scale") -> Writes:
+    """Masses of bodies, each drawn for itself; the inertia follows in proportion, as with another density.
+
+    Args:
+        ctx: the env.
+        key: random key.
+        bodies: regex of the bodies' names, or several.
+        range: of the mass, of what is added to it (kg), or of its factor.
+        operation: `scale` the compiled value, `add` to it, or `set` it.
+
+    Raises:
+        ConfigError: a mass could become zero or negative.
+    """
+    ids = _heavy(ctx, bodies)
+    compiled = _compiled(ctx, "body_mass")[ids]
+    lightest = {"scale": compiled * range[0], "add": compiled + range[0], "set": range[0]}[operation]
+    if _is_plain(range) and np.any(lightest <= 0):
+        raise ConfigError(f"range: {range[0]} would leave a body without mass")
+    value = _operate(operation, compiled, _uniform(key, range, (len(ids),)))
+    inertia = _compiled(ctx, "body_inertia")[ids] * (value / compiled)[:, None]
+    return {
+        "body_mass": ctx.model_field("body_mass").at[ids].set(value),
+        "body_inertia": ctx.model_field("body_inertia").at[ids].set(inertia),
+    }
+
+
+def centre_of_mass(ctx: Context, key: PRNGKeyArray, *, bodies: Names, range: Range) -> Writes:
+    """Centres of mass of bodies, moved along each axis of the body by a draw of its own, m."""
+    ids = _movable(ctx, bodies)
+    value = _compiled(ctx, "body_ipos")[ids] + _uniform(key, range, (len(ids), 3))
+    return {"body_ipos": ctx.model_field("body_ipos").at[ids].set(value)}
+
+
+def inertia(
+    ctx: Context,
+    key: PRNGKeyArray,
+    *,
+    bodies: Names,
+    log_mass_range: Range = (0.0, 0.0),
+    log_stretch_range: Range = (0.0, 0.0),
+    shear_range: Range = (0.0, 0.0),
+    shift_range: Range = (0.0, 0.0),
+) -> Writes:
+    """Mass, centre of mass and inertia of bodies together, such that a body with them can exist.
+
+    The body's pseudo-inertia J (the second moments of its mass, 4 x 4) becomes U J U', U upper triangular with a
+    positive diagonal: the body's matter is stretched, sheared, shifted and made denser, so J stays positive definite
+    (Rucker and Wensing 2022, https://doi.org/10.1109/LRA.2022.3144517). With ranges of zero nothing changes.
+
+    Args:
+        ctx: the env.
+        key: random key.
+        bodies: regex of the bodies' names, or several.
+        log_mass_range: the mass is multiplied by exp of this.
+        log_stretch_range: lengths along each principal axis are multiplied by exp of this.
+        shear_range: displacement along one axis per length of another.
+        shift_range: of the centre of mass along each principal axis, m.
+    """
+    ids = _movable(ctx, bodies)
+    keys = jax.random.split(key, 4)
+    count = len(ids)
+    log_mass = _uniform(keys[0], log_mass_range, (count,))
+    stretch = jnp.exp(_uniform(keys[1], log_stretch_range, (count, 3)))
+    shear = _uniform(keys[2], shear_range, (count, 3))
+    shift = _uniform(keys[3], shift_range, (count, 3))
+    names = ("body_mass", "body_ipos", "body_iquat", "body_inertia")
+    mass_b, ipos_b, iquat_b, moments_b = (_compiled(ctx, name)[ids] for name in names)
+    new = jax.vmap(_deform)(mass_b, ipos_b, iquat_b, moments_b, log_mass, stretch, shear, shift)
+    return {name: ctx.model_field(name).at[ids].set(value) for name, value in zip(names, new, strict=True)}
+
+
+def armature(
+    ctx: Context, key: PRNGKeyArray, *, joints: Names = ".*", range: Range, operation: Operation = "scale"
+) -> Writes:
+    """Rotor inertia of joints, each drawn for itself, kg m^2 (kg)."""
+    return _of_dofs(ctx, key, "dof_armature", joints, range, operation)
+
+
+def friction_loss(
+    ctx: Context, key: PRNGKeyArray, *, joints: Names = ".*", range: Range, operation: Operation = "scale"
+) -> Writes:
+    """Dry friction of joints, each drawn for itself, N m (N)."""
+    return _of_dofs(ctx, key, "dof_frictionloss", joints, range, operation)
+
+
+def gains(
+    ctx: Context,
+    key: PRNGKeyArray,
+    *,
+    joints: Names = ".*",
+    kp_range: Range = (1.0, 1.0),
+    kd_range: Range = (1.0, 1.0),
+) -> Writes:
+    """Factors of the actuators' position and velocity gains, each drawn for itself.
+
+    Raises:
+        ConfigError: a gain that is to be scaled is 0: an actuator of effort has none, one of velocity no kp.
+    """
+    ids = ctx.scene.find_joints(joints, actuated=True)
+    kp_key, kd_key = jax.random.split(key)
+    gain, bias = _compiled(ctx, "actuator_gainprm")[ids], _compiled(ctx, "actuator_biasprm")[ids]
+    tracks_position = bias[:, 1] != 0
+    kp = _operate("scale", bias[:, 1], _uniform(kp_key, kp_range, (len(ids),)), _unless_one(kp_range, "kp"))
+    kd = _operate("scale", bias[:, 2], _uniform(kd_key, kd_range, (len(ids),)), _unless_one(kd_range, "kd"))
+    tracks_velocity = ~tracks_position & (bias[:, 2] != 0)
+    new_gain = jnp.where(tracks_position, -kp, jnp.where(tracks_velocity, -kd, gain[:, 0]))
+    return {
+        "actuator_gainprm": ctx.model_field("actuator_gainprm").at[ids, 0].set(new_gain),
+        "actuator_biasprm": ctx.model_field("actuator_biasprm").at[ids, 1].set(kp).at[ids, 2].set(kd),
+    }
+
+
+def torque_limit(ctx: Context, key: PRNGKeyArray, *, joints: Names = ".*", range: Range) -> Writes:
+    """Factors of what the joints' actuators can do at most, each drawn for itself."""
+    ids = ctx.scene.find_joints(joints, actuated=True)
+    factor = _uniform(key, range, (len(ids), 1))
+    value = _operate("scale", _compiled(ctx, "actuator_forcerange")[ids], factor, "the torque limit of a joint")
+    return {"actuator_forcerange": ctx.model_field("actuator_forcerange").at[ids].set(value)}
+
+
+def encoder_bias(ctx: Context, key: PRNGKeyArray, *, joints: Names = ".*", range: Range) -> Writes:
+    """What the joints' encoders measure too much, each drawn for itself, rad (m).
+
+    Actuators that track a position follow the measurement; so does the observation `joint_pos`.
+    """
+    ids = ctx.scene.find_joints(joints)
+    return {"encoder_bias": ctx.model_field("encoder_bias").at[ids].set(_uniform(key, range, (len(ids),)))}
+
+
+def imu_mount(
+    ctx: Context,
+    key: PRNGKeyArray,
+    *,
+    site: str | None = None,
+    position_range: Range = (0.0, 0.0),
+    tilt_range: Range = (0.0, 0.0),
+) -> Writes:
+    """How the inertial sensor sits on its body: what sensors at its site measure changes with it.
+
+    Args:
+        ctx: the env.
+        key: random key.
+        site: name of the sensor's site; None for the robot's `imu_site`.
+        position_range: along each axis of the body, m.
+        tilt_range: about each axis of the site, rad.
+
+    Raises:
+        ConfigError: the robot has no such site.
+    """
+    name = site or ctx.scene.robot.imu_site
+    if name is None:
+        raise ConfigError(f"robot {ctx.scene.robot.name!r} has no imu_site; name a 'site'")
+    (i,) = ctx.scene.find("site", name)
+    position_key, tilt_key = jax.random.split(key)
+    position = _compiled(ctx, "site_pos")[i] + _uniform(position_key, position_range, (3,))
+    turn = quat_from_euler(_uniform(tilt_key, tilt_range, (3,)))
+    quat = quat_multiply(jnp.asarray(_compiled(ctx, "site_quat")[i], turn.dtype), turn)
+    return {
+        "site_pos": ctx.model_field("site_pos").at[i].set(position),
+        "site_quat": ctx.model_field("site_quat").at[i].set(quat),
+    }
+
+
+def _compiled(ctx: Context, field: str) -> np.ndarray:
+    return np.asarray(ctx.scene.compiled(field), np.float32)
+
+
+def _uniform(key: PRNGKeyArray, bounds: Range, shape: Sequence[int]) -> Array:
+    return jax.random.uniform(key, tuple(shape), jnp.float32, bounds[0], bounds[1])
+
+
+def _is_plain(bounds: Range) -> bool:
+    """Whether a range is numbers of the config, and not what a curriculum gives."""
+    return isinstance(bounds, tuple)
+
+
+def _unless_one(bounds: Range, what: str) -> str:
+    return "" if _is_plain(bounds) and bounds == (1.0, 1.0) else f"the {what} of an actuator"
+
+
+def _operate(operation: Operation, values: np.ndarray, drawn: Array, what: str = "") -> Array:
+    """The compiled values with what was drawn.
+
+    Raises:
+        ConfigError: scaling a value of 0 does nothing; `what` names it, where that matters.
+    """
+    match operation:
+        case "scale":
+            if what and np.any(values == 0):
+                raise ConfigError(f"{what} is 0 in the model: to scale it does nothing; use operation 'add' or 'set'")
+            return jnp.asarray(values) * drawn
+        case "add":
+            return jnp.asarray(values) + drawn
+        case "set":
+            return jnp.broadcast_to(drawn, values.shape)
+
+
+def _of_dofs(ctx: Context, key: PRNGKeyArray, field: str, joints: Names, range: Range, operation: Operation) -> Writes:
+    ids = ctx.scene.joint_dof_adr[ctx.scene.find_joints(joints)]
+    drawn = _uniform(key, range, (len(ids),))
+    value = _operate(operation, _compiled(ctx, field)[ids], drawn, f"{field} of a joint")
+    return {field: ctx.model_field(field).at[ids].set(value)}
+
+
+def _heavy(ctx: Context, bodies: Names) -> np.ndarray:
+    """Ids of bodies, all of which have mass."""
+    ids = ctx.scene.find("body", bodies)
+    for i in ids:
+        if ctx.scene.model.body_mass[i] == 0:
+            raise ConfigError(f"bodies: {ctx.scene.model.body(i).name!r} has no mass")
+    return ids
+
+
+def _movable(ctx: Context, bodies: Names) -> np.ndarray:
+    """Ids of bodies, the mass of all of which may move inside of them."""
+    ids, model = _heavy(ctx, bodies), ctx.scene.model
+    for i in ids:
+        if model.body_simple[i]:  # MuJoCo then takes its mass matrix to be diagonal
+            raise ConfigError(
+                f"bodies: {model.body(i).name!r} is compiled as simple; give it simple='false' in the MJCF"
+            )
+    return ids
+
+
+def _deform(
+    mass: Float[Array, ""],
+    ipos: Float[Array, " 3"],
+    iquat: Float[Array, " 4"],
+    moments: Float[Array, " 3"],
+    log_mass: Float[Array, ""],
+    stretch: Float[Array, " 3"],
+    shear: Float[Array, " 3"],
+    shift: Float[Array, " 3"],
+) -> tuple[Array, Array, Array, Array]:
+    """Mass, centre of mass, principal axes and moments after an affine map of the body's matter.
+
+    In the frame of the principal axes, at the centre of mass: the second moments of the mass are
+    S = tr(I) / 2 - I, there are no first ones. The map x -> A x + t makes of them A S A', and m t.
+    """
+    second = jnp.sum(moments) / 2.0 - moments
+    scale = jnp.exp(log_mass)
+    upper = jnp.diag(stretch).at[0, 1].set(shear[0]).at[0, 2].set(shear[1]).at[1, 2].set(shear[2])
+    second_33 = scale * (upper * second) @ upper.T
+    inertia_33 = jnp.trace(second_33) * jnp.eye(3) - second_33
+    new_moments, turn = principal_axes(inertia_33)
+    return mass * scale, ipos + rotate(iquat, shift), quat_multiply(iquat, turn), new_moments
+
+
+def principal_axes(inertia: Float[Array, "3 3"]) -> tuple[Float[Array, " 3"], Float[Array, " 4"]]:
+    """Moments of a symmetric matrix and the turn to its axes, by Jacobi's rotations.
+
+    Not by `jnp.linalg.eigh`: LAPACK in a batch can hang JAX's CPU backend where it has few threads.
+    """
+    quat = jnp.array([1.0, 0.0, 0.0, 0.0], inertia.dtype)
+    for _ in range(6):  # sweeps; convergence is quadratic
+        for axis in (0, 1, 2):
+            p, q = (axis + 1) % 3, (axis + 2) % 3
+            angle = 0.5 * jnp.arctan2(2.0 * inertia[p, q], inertia[p, p] - inertia[q, q])
+            # The smaller of the two angles that do it keeps the order of the axes.
+            angle = jnp.where(angle > jnp.pi / 4, angle - jnp.pi / 2, angle)
+            angle = jnp.where(angle < -jnp.pi / 4, angle + jnp.pi / 2, angle)
+            cos, sin = jnp.cos(angle), jnp.sin(angle)
+            turn = jnp.eye(3, dtype=inertia.dtype).at[[p, q], [p, q]].set(cos).at[q, p].set(sin).at[p, q].set(-sin)
+            inertia = turn.T @ inertia @ turn
+            half = jnp.zeros(4, inertia.dtype).at[0].set(jnp.cos(angle / 2)).at[1 + axis].set(jnp.sin(angle / 2))
+            quat = quat_multiply(quat, half)
+    return jnp.diagonal(inertia), quat
