@@ -4,6 +4,7 @@ import dataclasses
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -14,6 +15,7 @@ from ksim.entry import entry
 from ksim.errors import ConfigError
 from ksim.evaluation import evaluate_into, play, summarize
 from ksim.experiment import build
+from ksim.robustness import DEFAULTS, perturbations
 from ksim.saved import load_policy
 from ksim.store import files, run_dir
 from ksim.typecheck import hint, listed
@@ -32,6 +34,11 @@ options:
   video=true            film the first episode
   physics=<the run's>   engine: mujoco, mjx, or auto (mjx where JAX sees an accelerator)
   compare=true          on another engine than the training's: play on that one, too, and print the gap
+  robustness=false      also a table of perturbations, one at a time; each plays as many episodes as the evaluation
+  friction=[0.5,1.5]    factors of every friction coefficient, for that table (without robustness=true, these alone)
+  mass=[0.8,1.2]        factors of every mass
+  latency_s=[0.01,0.02] delays of the actions, in seconds
+  push=[0,0.3,0.5]      pushes of the base, in m/s, every 3 to 6 s, in place of the task's own
   runs_dir=runs         where `latest` looks
   commands.<name>=value hold a command, a list such as [0.5,0,0]
   task.<path>=value     change the task, with the paths and the grammar of a training's command line
@@ -54,11 +61,19 @@ class Options:
     video: bool = True
     physics: str | None = None
     compare: bool = True
+    robustness: bool = False
+    friction: list[float] | None = None
+    mass: list[float] | None = None
+    latency_s: list[float] | None = None
+    push: list[float] | None = None
     runs_dir: str = "runs"
 
     def __post_init__(self) -> None:
         if self.episodes < 1:
             raise ConfigError(f"episodes: must be above 0, not {self.episodes}")
+        for name, lowest in (("friction", 0.0), ("mass", 1e-3), ("latency_s", 0.0), ("push", 0.0)):
+            if any(value < lowest for value in getattr(self, name) or ()):
+                raise ConfigError(f"{name}: each must be {lowest:g} or more, not {getattr(self, name)}")
         if self.seed is not None and self.seed < 0:
             raise ConfigError(f"seed: must be 0 or more, not {self.seed}")
 
@@ -90,6 +105,13 @@ def main(argv: Sequence[str]) -> None:
             status.update(f"playing {chosen.episodes} episodes on {trained.physics.engine}, as in the training ...")
             same = build(changed(trained, overrides))
             other = summarize(play(same, policy, chosen.episodes, seed), same.env.step_dt)
+        rows = perturbations(cfg, {name: getattr(chosen, name) for name in DEFAULTS}, chosen.robustness)
+        perturbed = []
+        for row in rows:
+            status.update(f"playing {chosen.episodes} episodes with {row.name}={row.value} ...")
+            other_task = build(compose.with_overrides(cfg, row.overrides))
+            summary = summarize(play(other_task, policy, chosen.episodes, seed), other_task.env.step_dt)
+            perturbed.append(dataclasses.asdict(row) | {"summary": summary})
         status.update(f"playing {chosen.episodes} episodes ...")
         result = evaluate_into(
             run.eval / files.stamp(),
@@ -103,6 +125,7 @@ def main(argv: Sequence[str]) -> None:
                 "options": dataclasses.asdict(chosen),
                 "overrides": overrides,
                 "on_the_training_engine": other,
+                "robustness": perturbed,
             },
         )
     console = Console(highlight=False, markup=False, soft_wrap=True)
@@ -113,6 +136,8 @@ def main(argv: Sequence[str]) -> None:
     console.print(table(result.summary))
     if other is not None:
         console.print(gap_table(result.summary, other, experiment.engine.engine, trained.physics.engine))
+    if perturbed:
+        console.print(robustness_table(result.summary, perturbed))
     for path in sorted(result.folder.iterdir()):
         console.print(str(path))
 
@@ -170,6 +195,18 @@ def gap_table(here: Mapping[str, float], there: Mapping[str, float], engine: str
         rows.add_row(
             name.removesuffix("_s").replace("_", " "), f"{a:.3f}{unit}", f"{b:.3f}{unit}", f"{a - b:+.3f}{unit}"
         )
+    return rows
+
+
+def robustness_table(unperturbed: Mapping[str, float], perturbed: Sequence[Mapping[str, Any]]) -> Table:
+    """What perturbations of the task do, one a row."""
+    rows = Table("", "", "return", "falls", "", title="robustness", title_justify="left")
+    for column in (1, 2, 3):
+        rows.columns[column].justify = "right"
+    named = [("as it is", "", unperturbed), *((p["name"], f"{p['value']:g}", p["summary"]) for p in perturbed)]
+    for name, value, summary in named:
+        interval = f"{summary['falls_low']:.2%} to {summary['falls_high']:.2%}"
+        rows.add_row(name, value, f"{summary['return']:.3f}", f"{summary['falls']:.2%}", interval)
     return rows
 
 

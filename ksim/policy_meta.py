@@ -49,7 +49,7 @@ def describe(experiment: Experiment) -> dict[str, Any]:
         "base": _base(env.scene),
         "imu": _imu(env.scene),
         "joints": _joints(env),
-        "actions": [_action(env.scene, name, action) for name, action in env.actions.actions.items()],
+        "actions": [_action(env.scene, env.actions.terms[name], a) for name, a in env.actions.actions.items()],
         "torque_laws": TORQUE_LAWS,
         "observations": {group: _observations(env, group) for group in env.observations.groups},
         "commands": [_term(term) for term in env.commands.terms.values()],
@@ -104,15 +104,16 @@ def _joints(env: Env) -> list[dict[str, Any]]:
     return joints
 
 
-def _action(scene: Scene, name: str, action: JointAction) -> dict[str, Any]:
+def _action(scene: Scene, term: Term, action: JointAction) -> dict[str, Any]:
     """The joints of an action term and the map from its elements to their targets."""
     values = {f.name.removesuffix("_a"): getattr(action, f.name) for f in dataclasses.fields(action)}
     middle = "position" if action.relative else "offset"
     return {
-        "name": name,
+        "name": term.name,
         "law": f"target = clip({middle} + scale * action, lower, upper); all other joints: target = home",
         **values,
         "joints": [scene.joint_names[j] for j in action.joints_a],
+        **dataclasses.asdict(term.settings, dict_factory=_without_none),
     }
 
 

@@ -151,6 +151,18 @@ def test_a_command_is_held_and_plotted(run):
     assert (found["folder"] / "commands.png").exists()
 
 
+def test_a_robustness_table_has_a_row_for_each_perturbation(run, capsys):
+    found = evaluate(run, "task.episode_length_s=0.4", "mass=[0.5,8]", "latency_s=[0.1]", "seed=1")
+    rows = {(row["name"], row["value"]): row["summary"] for row in found["robustness"]}
+    assert list(rows) == [("mass", 0.5), ("mass", 8.0), ("latency_s", 0.1)]
+    returns = [found["summary"]["return"], *(summary["return"] for summary in rows.values())]
+    assert len(set(returns)) == 4
+    out = capsys.readouterr().out
+    assert "robustness" in out and all(f"{value:.3f}" in out for value in returns)
+    with pytest.raises(ConfigError, match="mass: each must be 0.001 or more"):
+        evaluate(run, "mass=[0]")
+
+
 def test_another_engine_plays_the_same_policy(run, capsys):
     here, there = evaluate(run, "task.episode_length_s=0.2"), evaluate(run, "task.episode_length_s=0.2", "physics=mjx")
     assert there["engine"]["engine"] == "mjx" and here["on_the_training_engine"] is None

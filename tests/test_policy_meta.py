@@ -113,6 +113,15 @@ def test_commands(kbot_cfg):
     assert command["parameters"]["x_range"] == [-1.0, 1.0] and command["parameters"]["heading_gain"] == 0.5
 
 
+def test_actions_that_are_clipped_late_or_filtered_say_so(cartpole_cfg):
+    (name,) = cartpole_cfg.task.actions
+    plain = described(cartpole_cfg)["actions"][0]
+    assert not {"clip", "delay", "low_pass_hz"} & set(plain)
+    cartpole_cfg.task.actions[name] |= {"clip": [-2.0, 2.0], "delay": {"range_s": [0.0, 0.01]}, "low_pass_hz": 20.0}
+    found = described(cartpole_cfg)["actions"][0]
+    assert (found["clip"], found["delay"]["range_s"], found["low_pass_hz"]) == ([-2, 2], [0, 0.01], 20)
+
+
 def test_clips_scales_and_passive_joints(cartpole_cfg):
     terms = cartpole_cfg.task.observations["actor"]["terms"]
     terms["joint_vel"] |= {"clip": [-5.0, 5.0], "scale": [0.5, 0.1], "joints": "hinge|slider"}
