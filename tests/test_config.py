@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 from omegaconf import MISSING
+from support.runs import fresh
 
 from ksim import compose
 from ksim.compose import freeze, load_frozen
@@ -216,7 +217,7 @@ def test_composing_leaves_hydra_as_it_was():
 
 @pytest.mark.slow
 def test_the_wheel_brings_its_configuration(tmp_path):
-    """Built, unpacked somewhere else and used from a third folder: conf/ travels inside the package."""
+    """Built, unpacked somewhere else and used from a third folder: conf/ is inside, and runs of a checkout play."""
     source = tmp_path / "source"
     for name in ("ksim", "conf"):
         shutil.copytree(REPO / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
@@ -238,3 +239,14 @@ def test_the_wheel_brings_its_configuration(tmp_path):
         check=True,
     )
     assert done.stdout.splitlines()[-1] == f"{tmp_path / 'site' / 'ksim' / 'conf'} cartpole_balance"
+    run = fresh(tmp_path, "runs", 1)
+    done = subprocess.run(
+        [sys.executable, "-m", "ksim.eval", f"run={run.path}", "episodes=2", "video=false"],
+        cwd=tmp_path / "elsewhere",
+        env={"PYTHONPATH": str(tmp_path / "site"), "PATH": "/usr/bin:/bin", "HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    (folder,) = run.eval.iterdir()
+    assert f"{folder}/metrics.json" in done.stdout.splitlines()

@@ -205,6 +205,11 @@ def test_a_damaged_checkpoint_is_passed_over(run, caplog):
     assert "256/policy.npz is empty" in caplog.text
     with pytest.raises(checkpoint.CheckpointError, match="256/policy.npz is empty"):
         evaluate(run, "checkpoint=256")
+    (run.checkpoints / "128" / "manifest.json").unlink()
+    with pytest.raises(
+        checkpoint.CheckpointError, match="every checkpoint in .* is damaged: .*manifest.json is missing"
+    ):
+        evaluate(run)
 
 
 MISTAKES = [
