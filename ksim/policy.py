@@ -8,7 +8,7 @@ import logging
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -144,14 +144,8 @@ def _fresh(description: Mapping[str, Any]) -> dict[str, Any]:
 
 def _symmetry(described: Mapping[str, Any] | None) -> Symmetry | None:
     def permutation(plain: Mapping[str, Any]) -> SignedPermutation:
-        return _permutation(tuple(plain["index"]), tuple(plain["sign"]))
+        return SignedPermutation(np.array(plain["index"]), np.array(plain["sign"], np.float32))
 
     if described is None:
         return None
     return Symmetry(permutation(described["action"]), {g: permutation(p) for g, p in described["obs"].items()})
-
-
-@lru_cache(maxsize=64)
-def _permutation(index: tuple[int, ...], sign: tuple[float, ...]) -> SignedPermutation:
-    """One object for the same numbers: JAX compares the static fields of networks, which arrays cannot be."""
-    return SignedPermutation(np.array(index), np.array(sign, np.float32))

@@ -245,7 +245,7 @@ def test_a_missing_renderer_ends_no_training(tmp_path, monkeypatch, caplog):
         run = train_here(tmp_path, "task=cartpole_balance", "physics=mujoco", "task.episode_length_s=0.5")
     found = status.read(run.status_path)
     assert found is not None and found.state == "completed"
-    assert {p.name for p in (run.eval / "final").iterdir()} == {"metrics.json", "joint_positions.png", "actions.png"}
+    assert "metrics.json" in (names := {p.name for p in (run.eval / "final").iterdir()}) and "video.mp4" not in names
     assert "no OpenGL backend works here" in caplog.text
     assert "numbers, plots: " in caplog.text
 

@@ -23,7 +23,7 @@ F = TypeVar("F", bound=Callable)
 _SIGNS = {"polar": (1.0, -1.0, 1.0), "axial": (-1.0, 1.0, -1.0), "planar": (1.0, -1.0, -1.0)}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class SignedPermutation:
     """The mirrored vector is `sign * x[..., index]`; applied twice it gives `x` again.
 
@@ -34,6 +34,16 @@ class SignedPermutation:
 
     index: np.ndarray
     sign: np.ndarray
+
+    def __eq__(self, other: object) -> bool:
+        """By value: JAX compares the static fields of networks."""
+        return isinstance(other, SignedPermutation) and self._values() == other._values()
+
+    def __hash__(self) -> int:
+        return hash(self._values())
+
+    def _values(self) -> tuple[tuple[int, ...], tuple[float, ...]]:
+        return tuple(self.index.tolist()), tuple(self.sign.tolist())
 
     def __call__(self, x: Array) -> Array:
         """The mirrored vector, along the last axis."""

@@ -43,3 +43,12 @@ def test_concatenation(kbot):
     np.testing.assert_array_equal(mirror.concatenated(parts)(x), expected)
     batch = jnp.stack([x, 2 * x])
     np.testing.assert_array_equal(mirror.concatenated(parts)(batch)[1], 2 * expected)
+
+
+def test_maps_are_the_same_by_what_they_do():
+    one, same = (
+        mirror.SignedPermutation(np.array([1, 0]), np.array([1.0, -1.0], dtype)) for dtype in (np.float32, float)
+    )
+    assert one == same and hash(one) == hash(same)
+    assert one != mirror.SignedPermutation(np.array([1, 0]), np.array([1.0, 1.0]))
+    assert one != mirror.SignedPermutation(np.array([0, 1]), np.array([1.0, -1.0]))
