@@ -75,6 +75,7 @@ def check_task(task: ManagerBasedRlEnvCfg) -> None:
 
 
 def _check_terms(task: ManagerBasedRlEnvCfg) -> None:
+    terms.resolve("task.scene.sensors", task.scene.sensors, terms.SensorSettings)
     terms.resolve_groups("task.observations", task.observations)
     terms.resolve("task.actions", task.actions, terms.ActionSettings)
     terms.resolve("task.rewards", task.rewards, terms.RewardSettings)

@@ -8,11 +8,12 @@ import mujoco
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from ksim.envs.contacts import Contacts
 from ksim.envs.math import rotate_inverse
 from ksim.envs.scene import ENCODER_BIAS, Scene
 from ksim.envs.state import EnvState
 from ksim.errors import ConfigError
-from ksim.physics.base import DERIVED_FIELDS, STATE_FIELDS, field_shape, float_dtype
+from ksim.physics.base import DERIVED_FIELDS, PEAK_FIELD, STATE_FIELDS, field_shape, float_dtype
 from ksim.typecheck import choices, hint
 
 
@@ -193,6 +194,19 @@ class Context:
         """
         return self.sensordata[self.scene.sensor_slice(name)]
 
+    def contact(self, name: str) -> Contacts:
+        """What a contact sensor of `task.scene.sensors` tells.
+
+        Raises:
+            ConfigError: the task has no such contact sensor.
+        """
+        sensors = self.scene.contacts
+        if name not in sensors:
+            raise ConfigError(
+                f"there is no contact sensor {name!r} in task.scene.sensors{hint(name, sensors) or choices(sensors)}"
+            )
+        return Contacts(sensors[name], self)
+
     def model_field(self, name: str) -> Array:
         """A field of mjModel, of the applied forces or `encoder_bias`: this env's value where an event writes it, else
         the compiled one, or zero."""
@@ -221,7 +235,7 @@ class RecordingFields(Mapping[str, Array]):
         self.read: list[str] = []
 
     def __getitem__(self, name: str) -> Array:
-        if name not in DERIVED_FIELDS:
+        if name not in (*DERIVED_FIELDS, PEAK_FIELD):
             raise KeyError(name)
         if name not in self.read:
             self.read.append(name)

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -11,11 +10,13 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from ksim.config import ManagerBasedRlEnvCfg
 from ksim.envs import guard
+from ksim.envs.contacts import advance_contacts, init_contacts
 from ksim.envs.context import Context, RecordingFields
 from ksim.envs.episode import EpisodeSums
 from ksim.envs.managers import (
     ActionManager,
     CommandManager,
+    CurriculumManager,
     EventManager,
     MetricManager,
     ObservationManager,
@@ -26,9 +27,11 @@ from ksim.envs.managers.call import init_memory
 from ksim.envs.managers.events import STATE_WRITES
 from ksim.envs.scene import ENCODER_BIAS, Scene, build_scene
 from ksim.envs.state import EnvState, Obs, StepOutput
+from ksim.envs.symmetry import Symmetry, find_symmetry
 from ksim.envs.terms import (
     ActionSettings,
     CommandSettings,
+    CurriculumSettings,
     EventSettings,
     MetricSettings,
     RewardSettings,
@@ -39,21 +42,11 @@ from ksim.envs.terms import (
 )
 from ksim.envs.tree import STATE_AXES, replace, split_keys, strong, where_env
 from ksim.errors import ConfigError
-from ksim.mdp import mirror
-from ksim.mdp.mirror import SignedPermutation
 from ksim.physics import Physics, PhysicsState, initial_state, make_physics
 from ksim.physics.base import APPLIED_FORCES, INERTIAL_FIELDS, float_dtype
 
 # Apart from the numbers of what shares the key: observation groups, and the parts of a reset.
 _COMMAND_STREAM = _ACTION_STREAM = 1 << 30
-
-
-@dataclass(frozen=True)
-class Symmetry:
-    """The robot's left-right symmetry: how actions and concatenated observation groups are mirrored."""
-
-    action: SignedPermutation
-    obs: dict[str, SignedPermutation]
 
 
 class Env:
@@ -84,19 +77,25 @@ class Env:
         self.physics_dt = cfg.sim.timestep
         self.step_dt = self.physics_dt * cfg.decimation
         self.max_episode_steps = num_steps(cfg.episode_length_s, self.step_dt)
-        self.commands = CommandManager(resolve("task.commands", cfg.commands, CommandSettings), self.step_dt)
+        self.curriculum = CurriculumManager(resolve("task.curriculum", cfg.curriculum, CurriculumSettings))
+
+        def terms(kind: str, settings: type) -> dict[str, Term]:
+            path = f"task.{kind}"
+            return self.curriculum.drive(path, resolve(path, getattr(cfg, kind) or {}, settings))
+
+        self.commands = CommandManager(terms("commands", CommandSettings), self.step_dt)
         action_terms = resolve("task.actions", cfg.actions, ActionSettings)
         control = ActionManager(action_terms, build_scene(cfg), cfg.decimation).control
         self.scene: Scene = build_scene(cfg, control)
         self.actions = ActionManager(action_terms, self.scene, cfg.decimation)
         self.observations = ObservationManager(resolve_groups("task.observations", cfg.observations), self.step_dt)
         reward_scale = self.step_dt if cfg.scale_rewards_by_dt else 1.0
-        self.rewards = RewardManager(resolve("task.rewards", cfg.rewards, RewardSettings), reward_scale)
-        self.terminations = TerminationManager(resolve("task.terminations", cfg.terminations, TerminationSettings))
+        self.rewards = RewardManager(terms("rewards", RewardSettings), reward_scale)
+        self.terminations = TerminationManager(terms("terminations", TerminationSettings))
         if self.terminations.time_outs and self.max_episode_steps == 0:
             raise ConfigError("task.episode_length_s: must be positive where a time-out term ends episodes")
-        self.events = EventManager(resolve("task.events", cfg.events or {}, EventSettings), self.step_dt)
-        self.metrics = MetricManager(resolve("task.metrics", cfg.metrics, MetricSettings))
+        self.events = EventManager(terms("events", EventSettings), self.step_dt)
+        self.metrics = MetricManager(terms("metrics", MetricSettings))
         groups = [group.terms for group in self.observations.groups.values()]
         managers = (self.events, self.rewards, self.terminations, self.metrics)
         self._terms = [term for terms in (*groups, *(m.terms for m in managers)) for term in terms.values()]
@@ -117,15 +116,8 @@ class Env:
         Raises:
             ConfigError: the robot has no mirror map, or a term does not say how it mirrors.
         """
-        action = mirror.of_joints(self.scene, self.actions.joints_a)
-        if action is None:
-            raise ConfigError(
-                f"algo.symmetry: robot {self.scene.robot.name!r} or its action terms have no left-right symmetry; "
-                "set algo.symmetry=none"
-            )
         groups = tuple(self.observations.groups) if groups is None else groups
-        obs = {g: self.observations.mirror(g, self.scene, self.obs_sizes[g], action, self.commands) for g in groups}
-        return Symmetry(action, obs)
+        return find_symmetry(self.scene, self.actions, self.observations, self.obs_sizes, self.commands, groups)
 
     def reset(self, key: PRNGKeyArray, num_envs: int, *, random_age: bool = False) -> tuple[EnvState, Obs]:
         """Fresh episodes in `num_envs` envs.
@@ -152,7 +144,8 @@ class Env:
         """One env step in E envs.
 
         In this order: step and interval events; actions, once; `decimation` substeps of physics; terminations;
-        rewards; metrics; the terminal observation; auto-reset of the envs that are done; commands; observations.
+        rewards; metrics; the terminal observation; curricula; auto-reset of the envs that are done; commands;
+        observations.
         """
         state, key_E = split_keys(state)
         key_E5 = jax.vmap(lambda key: jax.random.split(key, 5))(key_E)
@@ -171,6 +164,9 @@ class Env:
         log = self.episode.log(done_E, terminated_E, ends_E, episode_E)
         log |= {f"not_finite/{name}": jnp.sum(x_E) for name, x_E in broken_E.items()}
         log |= {"nan_guard": jnp.sum(1.0 * bad_E)}
+        log |= self.curriculum.log(state.curriculum, done_E)
+        curriculum = self.curriculum.update(state.curriculum, done_E, terminated_E, episode_E)
+        state = replace(state, curriculum=curriculum)
         state = self._reset_where(state, done_E, reset_key_E)
         state, obs, broken_obs_E = self._vmap(self._observe, (STATE_AXES, 0, 0))(state, obs_key_E, done_E)
         log |= {f"not_finite/{name}": jnp.sum(x_E) for name, x_E in broken_obs_E.items()}
@@ -257,6 +253,7 @@ class Env:
     def _end(self, state: EnvState, bad: Bool[Array, ""]) -> tuple[EnvState, Array, Array, dict[str, Array]]:
         """Terminated, truncated, and each termination's verdict."""
         ctx = self._context(state, diverged=bad)
+        advance_contacts(self.scene.contacts, ctx)
         terminated, truncated, ends = self.terminations(ctx)
         return replace(state, memory=ctx.memory), terminated | bad, truncated, ends
 
@@ -316,6 +313,7 @@ class Env:
     def _fresh_memory(self, state: EnvState, key: PRNGKeyArray) -> dict[str, Any]:
         """What terms remember at the start of an episode."""
         ctx = self._context(replace(state, memory={}))
+        init_contacts(self.scene.contacts, ctx)
         self.actions.init_memory(ctx, jax.random.fold_in(key, _ACTION_STREAM))
         init_memory(self._terms, ctx)
         return ctx.memory
@@ -351,7 +349,7 @@ class Env:
             timers={name: steps_E for name in self.events.of_mode("interval")},
             episode=jax.tree.map(tile, self.episode.empty()),
             memory=jax.tree.map(lambda x: tile(jnp.zeros(x.shape, x.dtype)), self._memory_like),
-            curriculum={},
+            curriculum=self.curriculum.initial(),
             offender=guard.no_offender(physics, model.nu),
         )
 
@@ -370,14 +368,17 @@ class Env:
             physics = PhysicsState(one.qpos, one.qvel, one.act, one.qacc_warmstart, recorder)  # type: ignore[arg-type]
             zero, step = jnp.zeros(self.action_size, float_dtype()), jnp.zeros((), jnp.int32)
             key = jax.random.key(0)
-            state = EnvState(physics, {}, key, step, zero, zero, {}, {}, {}, {}, None)  # type: ignore[arg-type]
+            curriculum = self.curriculum.initial()
+            state = EnvState(physics, {}, key, step, zero, zero, {}, {}, {}, curriculum, None)  # type: ignore[arg-type]
             ctx = self._context(state)
             self.commands.advance(ctx, key, True)
+            init_contacts(self.scene.contacts, ctx)
             self.actions.init_memory(ctx, key)
             init_memory(self._terms, ctx)
             self.events.declare(ctx, key)
             self.actions(ctx, zero, key)
             sizes.update(self.observations.sizes(ctx))
+            advance_contacts(self.scene.contacts, ctx)
             self.terminations(ctx)
             self.rewards(ctx)
             self.metrics.accumulate(ctx, {name: zero.sum() for name in self.metrics.terms})

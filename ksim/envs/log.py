@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-_PER_EPISODE = ("return", "reward/", "metric/", "termination/")
+_PER_EPISODE = ("return", "reward/", "metric/", "termination/", "curriculum/")
 _COUNTS = ("not_finite/", "nan_guard")
 
 
@@ -16,7 +16,8 @@ def summarize(log: Mapping[str, float], step_dt: float) -> dict[str, float | Non
     Returns:
         `episodes` (count), `return`, `episode_length_s`, `falls` (share of the ends that terminated),
         `reward/<term>` (per second of episode), `termination/<term>` (share of the ends), `metric/<name>`,
-        and the counts `nan_guard` and `not_finite/<term>` (left out while zero).
+        `curriculum/<name>` (as the episodes ended), and the counts `nan_guard` and `not_finite/<term>` (left out
+        while zero).
     """
     episodes = float(log["episodes"])
 

@@ -9,6 +9,8 @@ import mujoco
 import numpy as np
 
 from ksim.config import ManagerBasedRlEnvCfg, SimCfg
+from ksim.envs.contacts import ContactSensor
+from ksim.envs.terms import SensorSettings, at, construct, resolve
 from ksim.errors import ConfigError
 from ksim.physics.base import APPLIED_FORCES
 from ksim.robots import Robot, load
@@ -36,13 +38,15 @@ class Scene:
         robot: the robot's table.
         model: the compiled MuJoCo model.
         home_qpos: (nq,) the robot's home pose; props keep the model's `qpos0`.
+        contacts: the task's contact sensors, by name.
         joint_names: (j,) names of the joints; num_actuated of them are actuated.
         joint_ids: (j,) their ids in the model; joint_qpos_adr where they lie in `qpos`, joint_dof_adr in `qvel`.
         home_joint_pos: (j,) home position of each joint, rad or m.
     """
 
-    def __init__(self, robot: Robot, model: mujoco.MjModel):
+    def __init__(self, robot: Robot, model: mujoco.MjModel, contacts: Mapping[str, ContactSensor] | None = None):
         self.robot = robot
+        self.contacts = dict(contacts or {})
         self.model = model
         scalar = [mujoco.mjtJoint.mjJNT_HINGE.value, mujoco.mjtJoint.mjJNT_SLIDE.value]
         passive = [model.joint(j).name for j in range(model.njnt) if model.jnt_type[j] in scalar]
@@ -142,6 +146,7 @@ def build_scene(
     add_actuators(spec, robot, control or {})
     if cfg.scene.terrain == "plane":
         _add_floor(spec)
+    contacts = _add_sensors(spec, cfg)
     _add_lights(spec)
     _set_options(spec, cfg.sim)
     spec.compiler.discardvisual = not visual
@@ -149,7 +154,7 @@ def build_scene(
         model = spec.compile()
     except ValueError as error:
         raise ConfigError(f"task.scene.robot: MuJoCo cannot compile {robot.name!r}: {error}") from None
-    return Scene(robot, model)
+    return Scene(robot, model, contacts)
 
 
 def _add_floor(spec: mujoco.MjSpec) -> None:
@@ -175,6 +180,19 @@ def _add_floor(spec: mujoco.MjSpec) -> None:
         conaffinity=0,
         condim=3,
     )
+
+
+def _add_sensors(spec: mujoco.MjSpec, cfg: ManagerBasedRlEnvCfg) -> dict[str, ContactSensor]:
+    """Add the task's sensors; the contact sensors among them, by name."""
+    contacts = {}
+    for name, term in resolve("task.scene.sensors", cfg.scene.sensors, SensorSettings).items():
+        with at(term):
+            if name in [sensor.name for sensor in spec.sensors]:
+                raise ConfigError(f"the robot's MJCF has a sensor {name!r} already")
+            sensor = construct(term)(spec, name)
+        if isinstance(sensor, ContactSensor):
+            contacts[name] = sensor
+    return contacts
 
 
 def _add_lights(spec: mujoco.MjSpec) -> None:

@@ -16,8 +16,10 @@ import importlib
 import inspect
 import pkgutil
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal
 
 from ksim.errors import ConfigError
@@ -46,6 +48,15 @@ class Term:
     def has_memory(self) -> bool:
         """Whether the term remembers something: its class has an `init` that gives the memory's first value."""
         return self.is_class and hasattr(self.func, "init")
+
+    @property
+    def parameter_names(self) -> list[str]:
+        """The parameters that the target has."""
+        return list(parameters(self.func)[0])
+
+    def with_driven(self, driven: dict[str, str]) -> Term:
+        """The term with parameters that curricula set."""
+        return dataclasses.replace(self, driven=driven)
 
 
 @dataclass(frozen=True)
@@ -193,8 +204,22 @@ class CommandSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SensorSettings:
+    """Settings of a sensor: none, everything is a parameter of the sensor."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class CurriculumSettings:
-    """Settings of a curriculum term: none so far."""
+    """Settings of a curriculum."""
+
+    sets: str | None = None  # what its value takes the place of, such as "rewards.action_rate.weight"
+
+    def __post_init__(self) -> None:
+        managers = ("commands", "events", "metrics", "rewards", "terminations")
+        if self.sets is not None and (self.sets.count(".") != 2 or self.sets.split(".")[0] not in managers):
+            raise ValueError(
+                f"'sets' must be <manager>.<term>.<parameter>, the manager one of {listed(managers)}, not {self.sets!r}"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -282,6 +307,23 @@ def _resolve_term(path: str, name: str, term: Any, settings: type) -> Term:
         if param.default is inspect.Parameter.empty and key not in given_params and key not in setting_names:
             raise ConfigError(f"{path}: {_target_name(func)} needs the parameter '{key}'")
     return Term(name, path, func, given_params, build(settings, given_settings, path))
+
+
+def construct(term: Term, **changes: Any) -> Any:
+    """The term as a function of what its manager gives: with its parameters, or built of them, where it is a class."""
+    params = term.params | changes
+    return term.func(**params) if term.is_class else partial(term.func, **params)
+
+
+@contextmanager
+def at(term: Term) -> Iterator[None]:
+    """Mistakes that are found inside are told with the term's place in the config."""
+    try:
+        yield
+    except ConfigError as error:
+        if str(error).startswith("task."):
+            raise
+        raise ConfigError(f"{term.path}: {error}") from None
 
 
 def locate(target: Any, path: str) -> Callable[..., Any]:

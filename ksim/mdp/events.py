@@ -110,8 +110,9 @@ def push(ctx: Context, key: PRNGKeyArray, *, speed: float | tuple[float, float])
     """
     direction_key, speed_key = jax.random.split(key)
     angle = jax.random.uniform(direction_key, (), ctx.qvel.dtype, 0.0, 2.0 * jnp.pi)
-    speed_range = (speed, speed) if isinstance(speed, float | int) else speed
-    change = _uniform(speed_key, speed_range, ()) * jnp.stack([jnp.cos(angle), jnp.sin(angle)])
+    change = _uniform(speed_key, jnp.broadcast_to(jnp.asarray(speed), 2), ()) * jnp.stack(
+        [jnp.cos(angle), jnp.sin(angle)]
+    )
     dof = ctx.base_dof_adr
     return {"qvel": ctx.qvel.at[dof : dof + 2].add(change)}
 
@@ -158,5 +159,5 @@ class external_force(eqx.Module):  # noqa: N801  (a term's name, as a task write
         return {"xfrc_applied": applied}, PushMemory(wrench, jnp.maximum(steps_left - 1, 0))
 
 
-def _uniform(key: PRNGKeyArray, bounds: Range, shape: tuple[int, ...]) -> Array:
+def _uniform(key: PRNGKeyArray, bounds: Range | Array, shape: tuple[int, ...]) -> Array:
     return jax.random.uniform(key, shape, minval=bounds[0], maxval=bounds[1])

@@ -24,6 +24,28 @@ def low_height(ctx: Context, *, limit: float) -> Bool[Array, ""]:
     return ctx.base_pos[2] < limit
 
 
+def illegal_contact(ctx: Context, *, sensor: str, force: float = 1.0) -> Bool[Array, ""]:
+    """A body or geom of a contact sensor has been touched with more than `force`, N, in any substep."""
+    return jnp.any(ctx.contact(sensor).peak_force > force)
+
+
+def out_of_range(
+    ctx: Context, *, x_range: tuple[float, float] | None = None, y_range: tuple[float, float] | None = None
+) -> Bool[Array, ""]:
+    """The base has left a rectangle on the floor, m; null for no limit."""
+    out = jnp.zeros((), bool)
+    for axis, bounds in enumerate((x_range, y_range)):
+        if bounds is not None:
+            out |= (ctx.base_pos[axis] < bounds[0]) | (ctx.base_pos[axis] > bounds[1])
+    return out
+
+
+def nan(ctx: Context) -> Bool[Array, ""]:
+    """The physics has diverged: the state is not finite, or the NaN guard has just put it back."""
+    finite = jnp.isfinite(ctx.qpos).all() & jnp.isfinite(ctx.qvel).all()
+    return ctx.diverged | ~finite
+
+
 def joint_out_of_range(ctx: Context, *, joints: str, limit: float) -> Bool[Array, ""]:
     """One of the joints is farther than `limit` from zero, rad or m."""
     return jnp.any(jnp.abs(ctx.joint_pos[ctx.scene.find_joints(joints)]) > limit)

@@ -28,6 +28,8 @@ ACCELERATION_FIELDS = frozenset(
     "ctrl actuator_force qfrc_actuator qfrc_smooth qfrc_constraint qacc qacc_smooth act_dot".split()
 )
 DERIVED_FIELDS = POSITION_AND_VELOCITY_FIELDS | ACCELERATION_FIELDS | {"sensordata"}  # a sensor has its type's stage
+# The largest value of each element of `sensordata` over a step's substeps; after `forward`, what `sensordata` is.
+PEAK_FIELD = "sensordata_max"
 
 # Inputs of a step besides the controls, which `model_fields` may hold, too; zero where it does not.
 APPLIED_FORCES = ("xfrc_applied", "qfrc_applied")
@@ -130,6 +132,8 @@ def field_shape(data: mujoco.MjData, name: str) -> tuple[int, ...]:
     Raises:
         AttributeError: the engines do not compute it.
     """
+    if name == PEAK_FIELD:
+        name = "sensordata"
     if name not in DERIVED_FIELDS:
         raise AttributeError(
             f"{name!r} is not among the fields of mjData that engines compute: {sorted(DERIVED_FIELDS)}"

@@ -21,6 +21,7 @@ from ksim.physics.base import (
     APPLIED_FORCES,
     IMPLIED_FIELDS,
     INERTIAL_FIELDS,
+    PEAK_FIELD,
     STATE_FIELDS,
     PhysicsState,
     field_shape,
@@ -115,12 +116,19 @@ class BatchPhysics:
             failed = np.zeros(num_envs, bool)
             ctrl = batch.bind("ctrl")
             # Controls that are held over the substeps need one call into the pool, others one each.
-            calls = [(0, num_substeps)] if held else [(s, 1) for s in range(num_substeps)]
+            watched = PEAK_FIELD in self.fields
+            calls = [(0, num_substeps)] if held and not watched else [(s, 1) for s in range(num_substeps)]
+            peak = np.full_like(batch.bind("sensordata"), -np.inf) if watched else None
             for s, count in calls:
                 ctrl[:] = ctrl_ESu[:, s]
                 last = s + count == num_substeps
                 failed |= _run(batch.step, num_envs, None, nstep=count, stage=_STAGE_VEL if last else _STAGE_NONE)
-            return self._read(batch, failed, state.qpos.dtype)
+                if peak is not None:
+                    np.maximum(peak, batch.bind("sensordata"), out=peak)
+            after = self._read(batch, failed, state.qpos.dtype)
+            if peak is not None:
+                after.fields[PEAK_FIELD] = peak.astype(state.qpos.dtype)
+            return after
 
     def _host_forward(self, *args: Any) -> PhysicsState:
         state, model_fields, ctrl_Eu, mask_E = jax.tree.map(np.asarray, args)
@@ -158,7 +166,7 @@ class BatchPhysics:
         if key not in self._batches:
             batch = Batch(self.model, nsim=num_envs, nthread=self.threads)
             for name in self.fields:
-                batch.bind(name)
+                batch.bind(_source(name))
             for name in model_fields:
                 (batch.bind if name in APPLIED_FORCES else batch.expand)(name)
             if set(model_fields) & _MOVABLE_FIELDS:
@@ -185,7 +193,11 @@ class BatchPhysics:
         return PhysicsState(**state, fields=self._read_fields(batch, dtype))
 
     def _read_fields(self, batch: Batch, dtype: np.dtype) -> dict[str, Any]:
-        return {n: batch.bind(n).astype(dtype).reshape(batch.nsim, *self._shapes[n]) for n in self.fields}
+        return {n: batch.bind(_source(n)).astype(dtype).reshape(batch.nsim, *self._shapes[n]) for n in self.fields}
+
+
+def _source(name: str) -> str:
+    return "sensordata" if name == PEAK_FIELD else name
 
 
 def _run(method: Callable[..., None], num_envs: int, ids: np.ndarray | None, **kwargs: Any) -> np.ndarray:

@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool, Float
 
 from ksim import runtime
 from ksim.errors import ConfigError
-from ksim.physics.base import APPLIED_FORCES, IMPLIED_FIELDS, INERTIAL_FIELDS, PhysicsState, float_dtype
+from ksim.physics.base import APPLIED_FORCES, IMPLIED_FIELDS, INERTIAL_FIELDS, PEAK_FIELD, PhysicsState, float_dtype
 
 if TYPE_CHECKING:
     from mujoco import mjx
@@ -50,12 +50,16 @@ class MjxPhysics:
         def step_one(state: PhysicsState, fields: dict[str, Array], ctrl_Su: Array) -> PhysicsState:
             model = self._model(fields)
 
-            def substep(data: Data, ctrl_u: Array) -> tuple[Data, None]:
-                return _step(model, data.replace(ctrl=ctrl_u)), None
+            def substep(data: Data, ctrl_u: Array) -> tuple[Data, Array | None]:
+                data = _step(model, data.replace(ctrl=ctrl_u))
+                return data, data.sensordata if PEAK_FIELD in self.fields else None
 
-            data, _ = jax.lax.scan(substep, self._data(state, fields), ctrl_Su, unroll=self.unroll)
+            data, sensordata_S = jax.lax.scan(substep, self._data(state, fields), ctrl_Su, unroll=self.unroll)
             # mjx.step leaves position and velocity fields one substep behind the state.
-            return self._slim(_position_and_velocity(model, data))
+            after = self._slim(_position_and_velocity(model, data))
+            if sensordata_S is not None:
+                after.fields[PEAK_FIELD] = jnp.max(sensordata_S, axis=0).astype(float_dtype())
+            return after
 
         with jax.default_matmul_precision("highest"):  # TF32 breaks the physics
             return jax.vmap(step_one)(state, dict(model_fields), ctrl_ESu)
@@ -121,7 +125,7 @@ class MjxPhysics:
 
     def _slim(self, data: Data) -> PhysicsState:
         dtype = float_dtype()
-        fields = {name: jnp.asarray(getattr(data, name), dtype) for name in self.fields}
+        fields = {name: jnp.asarray(getattr(data, _source(name)), dtype) for name in self.fields}
         return PhysicsState(data.qpos, data.qvel, data.act, data.qacc_warmstart, fields)
 
 
@@ -208,6 +212,10 @@ def _position_and_velocity(model: Model, data: Data) -> Data:
     data = mjx.sensor_pos(model, data)
     data = mjx.fwd_velocity(model, data)
     return mjx.sensor_vel(model, data)
+
+
+def _source(name: str) -> str:
+    return "sensordata" if name == PEAK_FIELD else name
 
 
 def _strong_type(x: Array) -> Array:

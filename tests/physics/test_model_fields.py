@@ -11,7 +11,7 @@ from support import plain
 from support.jit import quick_jit
 
 from ksim.physics import initial_state, make_physics
-from ksim.physics.base import IMPLIED_FIELDS, INERTIAL_FIELDS
+from ksim.physics.base import IMPLIED_FIELDS, INERTIAL_FIELDS, PEAK_FIELD
 
 # A free base with an arm on a ball joint and a hinge, a slide with an actuator, and a body that stands still.
 MODEL = """
@@ -29,7 +29,7 @@ MODEL = """
         <geom type="capsule" size="0.03" fromto="0 0 0 0.3 0 0"/>
         <body name="lower" pos="0.3 0 0">
           <joint name="elbow" type="hinge" axis="0 1 0" armature="0.01" frictionloss="0.1"/>
-          <geom type="capsule" size="0.03" fromto="0 0 0 0.2 0 0.1"/>
+          <geom name="palm" type="capsule" size="0.03" fromto="0 0 0 0.2 0 0.1"/>
         </body>
       </body>
     </body>
@@ -39,7 +39,10 @@ MODEL = """
     </body>
   </worldbody>
   <actuator><motor joint="elbow" gear="2"/><motor joint="rail" gear="3"/></actuator>
-  <sensor><accelerometer site="imu"/></sensor>
+  <sensor>
+    <accelerometer site="imu"/>
+    <contact name="touch" geom1="palm" data="found force" reduce="maxforce" num="4"/>
+  </sensor>
 </mujoco>
 """
 E = 3
@@ -52,7 +55,7 @@ def model():
 
 @pytest.fixture(scope="module", params=["mujoco", "mjx"])
 def physics(request, model):
-    return make_physics(request.param, model, ("xipos", "site_xpos", "sensordata"), threads=1)
+    return make_physics(request.param, model, ("xipos", "site_xpos", "sensordata", PEAK_FIELD), threads=1)
 
 
 @pytest.fixture(scope="module")
@@ -152,3 +155,27 @@ def test_forces_are_applied_in_every_substep_and_leave_nothing(physics, model):
         np.testing.assert_allclose(after.qvel[env], data.qvel, rtol=1e-4, atol=1e-4)
     assert np.abs(after.qvel[1] - before.qvel[1]).max() > 0.1
     assert np.array_equal(jax.device_get(step(state, {}, ctrl)).qvel, before.qvel)
+
+
+def test_the_peak_is_the_largest_of_the_substeps(physics, model):
+    """Of every element of the sensors: a hand that falls onto the floor touches it in the middle of the step."""
+    state = initial_state(model, physics.fields, E)
+    qpos, qvel = np.array(state.qpos), np.zeros((E, model.nv), np.float32)
+    qpos[:, 2] = [0.2, 0.12, 0.06]
+    qvel[:, 2] = [-1.0, -2.0, -3.0]
+    ctrl = np.zeros((E, 6, model.nu), np.float32)
+    start = replace(state, qpos=qpos, qvel=qvel)
+    after = jax.device_get(quick_jit(physics.step)(start, {}, ctrl))
+    peaks = []
+    for env in range(E):
+        data, rows = plain.make(model, qpos[env], qvel[env]), []
+        for _ in range(6):
+            mujoco.mj_step(model, data)
+            rows.append(data.sensordata.copy())
+        peaks.append(np.max(rows, axis=0))
+        scale = 1 + np.abs(peaks[env])
+        assert np.all(np.abs(after.fields[PEAK_FIELD][env] - peaks[env]) < 2e-2 * scale)
+    assert np.any(np.array(peaks)[:, 3:] > 0)
+    ones = np.ones(E, bool)
+    after = jax.device_get(quick_jit(physics.forward)(start, {}, ctrl[:, 0], ones))
+    assert np.array_equal(after.fields[PEAK_FIELD], after.fields["sensordata"])

@@ -9,10 +9,9 @@ import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from ksim.envs.context import Context
-from ksim.envs.managers.call import at, construct
 from ksim.envs.managers.timers import draw_steps
 from ksim.envs.scene import Scene
-from ksim.envs.terms import DelayCfg, Term
+from ksim.envs.terms import DelayCfg, Term, at, construct
 from ksim.errors import ConfigError
 from ksim.mdp.actions import JointAction
 from ksim.robots.actuators import Control

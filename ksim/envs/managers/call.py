@@ -1,16 +1,13 @@
 """Calling a term, so that what goes wrong in it is told with the term's place in the config."""
 
 import inspect
-from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from ksim.envs.context import Context
-from ksim.envs.terms import Term
+from ksim.envs.terms import Term, at, construct
 from ksim.envs.tree import strong
 from ksim.errors import ConfigError
 
@@ -41,13 +38,9 @@ def init_memory(terms: Any, ctx: Context) -> None:
 
 def bound(term: Term, ctx: Context) -> Any:
     """The term with its parameters, those that curricula set as they are now."""
-    return construct(term, **{name: ctx.curriculum(value) for name, value in term.driven.items()})
-
-
-def construct(term: Term, **changes: Any) -> Any:
-    """The term as a function of what its manager gives: with its parameters, or built of them, where it is a class."""
-    params = term.params | changes
-    return term.func(**params) if term.is_class else partial(term.func, **params)
+    driven = {name: ctx.curriculum(value) for name, value in term.driven.items()}
+    driven.pop("weight", None)  # a setting of rewards
+    return construct(term, **driven)
 
 
 def parameter(term: Term, name: str) -> Any:
@@ -66,17 +59,6 @@ def call_scalar(term: Term, ctx: Context, *args: Any) -> Any:
     if shape != ():
         raise ConfigError(f"{term.path}: must return a scalar for one env, not an array of shape {shape}")
     return value
-
-
-@contextmanager
-def at(term: Term) -> Iterator[None]:
-    """Mistakes that are found inside are told with the term's place in the config."""
-    try:
-        yield
-    except ConfigError as error:
-        if str(error).startswith("task."):
-            raise
-        raise ConfigError(f"{term.path}: {error}") from None
 
 
 def _same_shape(after: Any, before: Any) -> Any:

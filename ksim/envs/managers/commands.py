@@ -10,9 +10,9 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from ksim.envs.context import Context
-from ksim.envs.managers.call import at, bound
+from ksim.envs.managers.call import bound
 from ksim.envs.managers.timers import draw_steps
-from ksim.envs.terms import Term
+from ksim.envs.terms import Term, at
 from ksim.envs.tree import strong, where
 from ksim.errors import ConfigError
 

@@ -17,7 +17,9 @@ class RewardManager:
     """
 
     def __init__(self, terms: dict[str, Term], scale: float):
-        self.terms = {name: term for name, term in terms.items() if term.settings.weight != 0}
+        self.terms = {
+            name: term for name, term in terms.items() if term.settings.weight != 0 or "weight" in term.driven
+        }
         self.scale = scale
 
     def __call__(
@@ -28,6 +30,7 @@ class RewardManager:
         for name, term in self.terms.items():
             value = jnp.asarray(call_scalar(term, ctx), ctx.qpos.dtype)
             finite = jnp.isfinite(value)
-            values[name] = jnp.where(finite, value, 0.0) * (term.settings.weight * self.scale)
+            weight = ctx.curriculum(term.driven["weight"]) if "weight" in term.driven else term.settings.weight
+            values[name] = jnp.where(finite, value, 0.0) * (weight * self.scale)
             broken[name] = 1.0 - finite
         return sum(values.values(), start=jnp.zeros((), ctx.qpos.dtype)), values, broken
