@@ -115,6 +115,8 @@ class Scene:
             return np.zeros(len(self.joint_names))
         if name in APPLIED_FORCES:
             return np.zeros_like(getattr(mujoco.MjData(self.model), name))
+        if name.startswith("opt."):
+            return np.asarray(getattr(self.model.opt, name.removeprefix("opt.")))
         return np.asarray(getattr(self.model, name))
 
     def sensor_slice(self, name: str) -> slice:

@@ -34,6 +34,7 @@ def task(**sim):
             "root": {"_target_": root, "weight": 1.0},
             "blow_up": {"_target_": blow_up, "weight": -1.0},
         },
+        terminations={"nan": {"_target_": f"{MDP}.terminations.nan"}},
         metrics={"speed": {"_target_": lambda ctx: jnp.abs(ctx.joint_vel[0]), "reduce": "max"}},
         events={
             "joints": {"_target_": f"{MDP}.events.reset_joints", "mode": "reset", "position_range": [-0.1, 0.1]},
@@ -82,6 +83,7 @@ def test_a_broken_env_is_reset_counted_and_alone(player, start, kind):
 
     assert out.terminated.tolist() == [False, False, True, False] and not out.truncated.any()
     assert out.log["nan_guard"] == 1 and good.log["nan_guard"] == 0
+    assert out.log["termination/nan"] == 1 and out.ends["nan"].tolist() == [False, False, True, False]
     assert out.reward[2] == 0
     assert np.abs(state.physics.qpos[2]).max() <= 0.1 and state.episode_step[2] == 0
     others = [0, 1, 3]
@@ -111,10 +113,10 @@ def test_the_first_offender_of_a_run_is_kept(player, start):
     assert same(second.offender, state.offender)
 
 
-def test_without_the_guard_a_broken_state_stays_visible(start):
+def test_without_the_guard_a_broken_state_is_there_to_be_judged(start):
     state, out = Player(task(nan_guard=False)).step(placed(start, [[0.6, 0.0], *GOOD[1:]]), np.zeros((E, 1)))
-    assert np.isnan(state.physics.qvel[0]).all() and np.isnan(out.obs["actor"][0]).any()
-    assert not out.done.any() and out.log["nan_guard"] == 0
+    assert np.isnan(out.terminal_obs["actor"][0]).any()
+    assert out.terminated.tolist() == [True, False, False, False] and out.log["nan_guard"] == 0
     assert finite(state.physics.qpos[1:])
 
 

@@ -1,13 +1,17 @@
 """Terms with memory: what they remember goes on from step to step, and starts anew with their env's episode."""
 
+from dataclasses import replace
+
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from support.envs import MDP, Player, cartpole_task
+from support.envs import MDP, Player, cartpole_task, host, same
 
 from ksim.envs import make_env
 from ksim.errors import ConfigError
+from ksim.store import tree_file
 
 E, T, EPISODE = 3, 12, 5
 
@@ -129,6 +133,93 @@ def test_memory_is_the_envs_own(steps):
         calls = np.where(step.out.done, 1, calls + 1)
         assert np.array_equal(step.after.memory["task.observations.actor.terms.travelled"]["calls"], calls)
         assert np.array_equal(step.after.memory["task.rewards.travelled"]["calls"], calls - 1)
+
+
+@pytest.fixture(scope="module")
+def everything():
+    """Every kind of memory at once, in episodes of 5 steps."""
+    clock = {"_target_": lambda ctx: ctx.episode_step * 1.0, "history": 3}
+    clock |= {"delay": {"range_s": [0.0, 0.1], "hold_probability": 0.5}}
+    clock |= {"bias": {"type": "gaussian", "std": 1.0}}
+    delay = {"range_s": [0.0, 0.05], "hold_probability": 0.5}
+    force = {"_target_": f"{MDP}.actions.joint_effort", "joints": "slider", "delay": delay, "low_pass_hz": 5.0}
+    return Player(
+        cartpole_task(
+            actions={"force": force},
+            observations={
+                "actor": {"terms": {"clock": clock, "way": {"_target_": Travelled}}, "enable_corruption": True}
+            },
+            rewards={"way": {"_target_": Travelled, "weight": 1.0}},
+            terminations={"time_out": {"_target_": f"{MDP}.terminations.time_out"}},
+            commands={
+                "goal": {
+                    "_target_": f"{MDP}.commands.uniform",
+                    "low": [0.0],
+                    "high": [1.0],
+                    "resampling_time_range_s": [0.02, 0.1],
+                }
+            },
+            events={
+                "mass": {"_target_": f"{MDP}.randomize.mass", "mode": "reset", "bodies": "pole", "range": [0.5, 2.0]},
+                "force": {
+                    "_target_": f"{MDP}.events.external_force",
+                    "mode": "interval",
+                    "interval_range_s": [0.02, 0.06],
+                    "bodies": "cart",
+                    "force_range": [-1.0, 1.0],
+                    "duration_range_s": [0.02, 0.06],
+                },
+            },
+            curriculum={
+                "c": {
+                    "_target_": f"{MDP}.curriculum.linear",
+                    "sets": "rewards.way.weight",
+                    "start": 0.0,
+                    "end": 1.0,
+                    "num_steps": 10,
+                }
+            },
+            episode_length_s=EPISODE * 0.02,
+        )
+    )
+
+
+def test_a_reset_advances_nothing_in_other_envs(everything):
+    """Buffers, timers, commands, forces, constants of the model, random streams: every bit, if env 0 ends or not."""
+    steps = everything.play(np.random.default_rng(0).uniform(-1, 1, (4, E, 1)))
+    last = steps[-1]
+    age = np.array(last.before.episode_step)
+    age[0] = EPISODE
+    state, out = everything.step(replace(last.before, episode_step=age), last.action)
+    assert out.done[0] and not out.done[1:].any() and not last.out.done.any()
+    shared = {"offender": None, "curriculum": None}
+    others = np.arange(1, E)
+    assert same(replace(state, **shared), replace(last.after, **shared), others)
+    assert same(out.obs, last.out.obs, others) and same(out.reward, last.out.reward, others)
+    assert not same(state.memory, last.after.memory, [0])
+    paths = {path.split(".")[1] for path in state.memory}
+    assert paths == {"actions", "commands", "events", "observations", "rewards"}
+
+
+def test_all_that_is_remembered_can_be_saved(everything):
+    """A state that is stored and read goes on as if it had not been: what a resumed training relies on."""
+    steps = everything.play(np.random.default_rng(0).uniform(-1, 1, (3, E, 1)))
+    state = steps[1].after
+    again = tree_file.from_bytes(tree_file.to_bytes(state), jax.eval_shape(lambda: state))
+    assert same(host(again), state)
+    after, out = everything.step(again, steps[2].action)
+    assert same(after, steps[2].after) and same(out.obs, steps[2].out.obs)
+
+
+def test_a_loop_can_carry_everything(everything):
+    """Shapes and types stay as they are, none of them weak: a weak one would compile a training twice."""
+    env = everything.env
+    state, _ = jax.eval_shape(lambda key: env.reset(key, E), jax.random.key(0))
+    after, _ = jax.eval_shape(env.step, state, state.action)
+    assert jax.tree.structure(after) == jax.tree.structure(state)
+    for one, two in zip(jax.tree.leaves(state), jax.tree.leaves(after), strict=True):
+        assert (one.shape, one.dtype, one.weak_type) == (two.shape, two.dtype, two.weak_type)
+        assert not one.weak_type
 
 
 def test_terminations_remember():

@@ -1,0 +1,130 @@
+"""A task as people check it at the start of a run: its groups and terms, with weights, shapes and resolved names."""
+
+import dataclasses
+import inspect
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+from rich.console import Group
+from rich.markup import escape
+from rich.table import Table
+
+from ksim.envs.env import Env
+from ksim.envs.scene import Scene
+from ksim.envs.terms import Term
+from ksim.errors import ConfigError
+
+# Parameters that name parts of the robot, and what kind of part.
+_NAMES = {"joints": "joint", "bodies": "body", "feet": "body", "geoms": "geom", "sites": "site", "site": "site"}
+
+
+def describe(env: Env) -> Group:
+    """Tables of an env's managers, those without a term left out, for `rich.console.Console.print`."""
+    return Group(*_tables(env))
+
+
+def _tables(env: Env) -> Iterator[Table]:
+    scene = env.scene
+    if scene.contacts:
+        rows = ((sensor.name, len(sensor.elements), ", ".join(sensor.elements)) for sensor in scene.contacts.values())
+        yield _table("contact sensors", ("name", "elements", "of"), rows)
+    if env.commands.terms:
+        yield _of_terms("commands", env.commands.terms, scene)
+    for group, sizes in env.obs_sizes.items():
+        terms = env.observations.groups[group].terms
+        total = sum(sizes.values())
+        switches = _settings(env.observations.groups[group].settings)
+        title = f"observations.{group} ({total})" + (f": {switches}" if switches else "")
+        yield _of_terms(title, terms, scene, shape={name: (size,) for name, size in sizes.items()})
+    shapes = {name: (len(action.joints_a),) for name, action in env.actions.actions.items()}
+    yield _of_terms(f"actions ({env.action_size})", env.actions.terms, scene, shape=shapes)
+    if env.rewards.terms:
+        scale = "a second" if env.cfg.scale_rewards_by_dt else "a step"
+        yield _of_terms(f"rewards (weights {scale})", env.rewards.terms, scene)
+    if env.terminations.terms:
+        kind = {name: ("truncates" if name in env.terminations.time_outs else "",) for name in env.terminations.terms}
+        yield _of_terms("terminations", env.terminations.terms, scene, kind=kind)
+    if env.events.terms:
+        yield _of_terms("events", env.events.terms, scene)
+    if env.curriculum.terms:
+        yield _of_terms("curriculum", env.curriculum.terms, scene)
+    if env.metrics.terms:
+        yield _of_terms("metrics", env.metrics.terms, scene)
+    if env.events.model_fields:
+        fields = ((name, path.removeprefix("task.")) for name, path in env.events.model_fields.items())
+        yield _table("fields that differ between envs", ("field", "first written by"), fields)
+
+
+def _of_terms(title: str, terms: dict[str, Term], scene: Scene, **columns: dict[str, tuple[Any, ...]]) -> Table:
+    rows = (
+        (
+            name,
+            *(str(*column[name]) if len(column[name]) == 1 else column[name] for column in columns.values()),
+            _function(term),
+            _settings(term.settings),
+            _parameters(term, scene),
+        )
+        for name, term in terms.items()
+    )
+    return _table(title, ("term", *columns, "function", "settings", "parameters"), rows)
+
+
+def _table(title: str, columns: Iterable[str], rows: Iterable[Iterable[Any]]) -> Table:
+    table = Table(title=escape(title), title_justify="left", title_style="bold", expand=False)
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*(escape(str(cell)) for cell in row))
+    return table
+
+
+def _function(term: Term) -> str:
+    return f"{term.func.__module__}.{term.func.__qualname__}".removeprefix("ksim.mdp.")
+
+
+def _settings(settings: Any) -> str:
+    """What differs from the defaults."""
+    shown = []
+    for field in dataclasses.fields(settings):
+        value = getattr(settings, field.name)
+        if field.default is dataclasses.MISSING or value != field.default:
+            shown.append(f"{field.name}={_value(value)}")
+    return " ".join(shown)
+
+
+def _parameters(term: Term, scene: Scene) -> str:
+    shown = []
+    for name in term.parameter_names:
+        if name in term.driven:
+            shown.append(f"{name}=curriculum.{term.driven[name]}")
+            continue
+        value = term.params.get(name, inspect.signature(term.func).parameters[name].default)
+        if name in term.params or name in _NAMES:
+            shown.append(f"{name}={_value(value)}{_resolved(name, value, scene)}")
+    if "weight" in term.driven:
+        shown.append(f"weight=curriculum.{term.driven['weight']}")
+    return " ".join(shown)
+
+
+def _resolved(name: str, pattern: Any, scene: Scene) -> str:
+    """The parts of the robot that a pattern names, with their ids."""
+    kind = _NAMES.get(name)
+    if kind is None or not isinstance(pattern, str | tuple) or pattern == ".*":
+        return ""
+    try:
+        if kind == "joint":
+            found = {scene.joint_names[i]: int(scene.joint_ids[i]) for i in scene.find_joints(pattern)}
+        else:
+            found = {getattr(scene.model, kind)(i).name: int(i) for i in scene.find(kind, pattern)}
+    except ConfigError:
+        return ""  # the term means something else by this name
+    return " → " + ", ".join(f"{name} ({i})" for name, i in found.items())
+
+
+def _value(value: Any) -> str:
+    if dataclasses.is_dataclass(value):
+        return f"({_settings(value)})"
+    if isinstance(value, tuple | list | np.ndarray):
+        return "[" + ", ".join(_value(v) for v in value) + "]"
+    return f"{value:g}" if isinstance(value, float) else str(value)
