@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from ksim import config, robots
 from ksim.config import Config, ManagerBasedRlEnvCfg, PPOCfg
 from ksim.envs import terms
+from ksim.envs.managers import CurriculumManager
 from ksim.errors import ConfigError
 from ksim.typecheck import hint, listed
 
@@ -78,12 +79,18 @@ def _check_terms(task: ManagerBasedRlEnvCfg) -> None:
     terms.resolve("task.scene.sensors", task.scene.sensors, terms.SensorSettings)
     terms.resolve_groups("task.observations", task.observations)
     terms.resolve("task.actions", task.actions, terms.ActionSettings)
-    terms.resolve("task.rewards", task.rewards, terms.RewardSettings)
-    terminations = terms.resolve("task.terminations", task.terminations, terms.TerminationSettings)
-    terms.resolve("task.events", task.events, terms.EventSettings)
-    terms.resolve("task.commands", task.commands, terms.CommandSettings)
-    terms.resolve("task.curriculum", task.curriculum, terms.CurriculumSettings)
-    terms.resolve("task.metrics", task.metrics, terms.MetricSettings)
+    curricula = CurriculumManager(terms.resolve("task.curriculum", task.curriculum, terms.CurriculumSettings))
+    driven = {
+        "rewards": terms.RewardSettings,
+        "terminations": terms.TerminationSettings,
+        "events": terms.EventSettings,
+        "commands": terms.CommandSettings,
+        "metrics": terms.MetricSettings,
+    }
+    resolved = {name: terms.resolve(f"task.{name}", getattr(task, name), cls) for name, cls in driven.items()}
+    for name, found in resolved.items():
+        curricula.drive(f"task.{name}", found)
+    terminations = resolved["terminations"]
     for term in terminations.values():
         if task.episode_length_s <= 0 and getattr(term.func, "time_out", False):
             raise ConfigError(

@@ -98,8 +98,13 @@ class BatchPhysics:
         """See `Physics.constants`."""
         names = self.implied_fields(model_fields)
         given = {name: model_fields[name] for name in (*INERTIAL_FIELDS, *names) if name in model_fields}
-        shapes = {name: jax.ShapeDtypeStruct(given[name].shape, given[name].dtype) for name in names}
-        return jax.pure_callback(self._host_constants, shapes, given, mask_E, vmap_method="sequential")
+        old = {name: given[name] for name in names}
+        shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), old)
+
+        def recompute() -> dict[str, Array]:
+            return jax.pure_callback(self._host_constants, shapes, given, mask_E, vmap_method="sequential")
+
+        return jax.lax.cond(mask_E.any(), recompute, lambda: old)
 
     def _call(self, function: Callable[..., PhysicsState], state: PhysicsState, *args: Any) -> PhysicsState:
         shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), state)
@@ -148,16 +153,19 @@ class BatchPhysics:
         given, mask_E = jax.tree.map(np.asarray, args)
         names = self.implied_fields(given)
         new = {name: np.array(given[name]) for name in names}
-        if mask_E.any():
+        inertial = [name for name in given if name in INERTIAL_FIELDS]
+        ids = np.flatnonzero(mask_E)
+        with self._lock:
             # A batch of its own: set_const leaves values per env in fields that a step must not see.
-            ids = np.flatnonzero(mask_E)
-            batch = Batch(self.model, nsim=len(ids), nthread=self.threads)
-            for name in given:
-                if name in INERTIAL_FIELDS:
-                    batch.expand(name)[:] = given[name][ids]
-            batch.set_const()
+            key = (len(mask_E), ("set_const", *sorted(inertial)))
+            if key not in self._batches:
+                self._batches[key] = Batch(self.model, nsim=len(mask_E), nthread=self.threads)
+            batch = self._batches[key]
+            for name in inertial:
+                batch.expand(name)[ids] = given[name][ids]
+            batch.set_const(ids)
             for name in names:
-                new[name][ids] = batch.expand(name)
+                new[name][ids] = batch.expand(name)[ids]
         return new
 
     def _batch(self, num_envs: int, model_fields: Sequence[str]) -> Batch:

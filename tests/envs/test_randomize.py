@@ -69,6 +69,13 @@ def test_constants_are_those_of_the_envs_own_inertia(play):
     assert np.array_equal(np.diff(drawn, axis=0) != 0, done[1:])
 
 
+def test_only_what_events_write_and_imply_differs_between_envs(play):
+    _, steps = play
+    written = {"body_mass", "body_inertia", "dof_armature", "xfrc_applied"}
+    implied = {"body_subtreemass", "dof_M0", "dof_invweight0", "body_invweight0", "actuator_acc0"}
+    assert set(steps[0].after.model_fields) == written | implied
+
+
 def test_each_env_moves_with_its_own_model_and_force(play):
     player, steps = play
     model = player.env.scene.model
