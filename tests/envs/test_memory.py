@@ -247,6 +247,19 @@ def test_a_memory_keeps_its_shape():
         make_env(cartpole_task(rewards={"grows": {"_target_": Grows, "weight": 1.0}}), "mujoco")
 
 
+class Forgets(eqx.Module):
+    def init(self, ctx):
+        return jnp.zeros(2)
+
+    def __call__(self, ctx, memory):
+        return memory.sum()
+
+
+def test_a_term_with_memory_returns_it():
+    with pytest.raises(ConfigError, match=r"task\.rewards\.forgets: has an 'init', .* must return \(value, memory\)"):
+        make_env(cartpole_task(rewards={"forgets": {"_target_": Forgets, "weight": 1.0}}), "mujoco")
+
+
 @pytest.mark.parametrize("mode", ["reset", "startup"])
 def test_an_event_with_memory_needs_steps(mode):
     with pytest.raises(ConfigError, match=rf"task\.events\.wander\.mode: .*'interval' or 'step'.* not '{mode}'"):

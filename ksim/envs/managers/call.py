@@ -23,7 +23,10 @@ def call(term: Term, ctx: Context, *args: Any) -> Any:
         if not term.has_memory:
             return function(ctx, *args)
         before = ctx.memory[term.path]
-        value, after = function(ctx, *args, before)
+        result = function(ctx, *args, before)
+        if not isinstance(result, tuple) or len(result) != 2:
+            raise ConfigError("has an 'init', so it has memory, and must return (value, memory)")
+        value, after = result
         ctx.memory[term.path] = _same_shape(after, before)
         return value
 
