@@ -24,6 +24,7 @@ from mujoco.batch import Batch, SimulationError
 from rich.console import Console
 from rich.table import Table
 
+from ksim import cpus
 from ksim.compose import compose
 from ksim.entry import entry
 from ksim.envs import Env
@@ -31,7 +32,6 @@ from ksim.envs.state import EnvState
 from ksim.errors import ConfigError, KsimError
 from ksim.experiment import Experiment, build, random_key
 from ksim.physics import PhysicsState
-from ksim.physics.batch import default_threads
 from ksim.rl import PPO, TrainState, init_train_state
 from ksim.rl.gae import gae
 from ksim.rl.ppo import Dataset, collect, flatten, update
@@ -132,7 +132,7 @@ def measure(
     cfg, env, ppo = experiment.cfg, experiment.env, experiment.ppo
     assert cfg.seed is not None  # the config is checked
     steps, interval = cfg.algo.dataset_size, cfg.log.interval_iterations
-    threads = cfg.physics.threads or default_threads()
+    threads = cfg.physics.threads or cpus.available()
     compile_s: dict[str, float] = {}
 
     def compiled(name: str, function: Any, *args: Any) -> Any:

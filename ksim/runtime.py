@@ -13,11 +13,13 @@ from types import ModuleType
 
 import jax
 
+from ksim import cpus
 from ksim.errors import KsimError
 
 # XLA's CPU backend runs batched LAPACK calls on the same thread pool that waits for them: with few threads, MJX's
 # Cholesky factorizations can wait for ever (seen with jaxlib 0.10 on 2 cores). So many threads have not.
 _SAFE_POOL = 8
+_THREAD_VARIABLES = ("PJRT_NPROC", "NPROC")
 
 
 def prepare(*engines: str) -> None:
@@ -27,9 +29,19 @@ def prepare(*engines: str) -> None:
         engines: those that the process will use: `auto`, `mjx` or `mujoco`, as configured.
     """
     logging.getLogger("jax").setLevel(logging.WARNING)  # it tells of each accelerator that is not there
+    stay_within_the_job()
     if "mjx" in engines:
         avoid_cpu_hang()
     use_compile_cache()
+
+
+def stay_within_the_job() -> None:
+    """Keep XLA's CPU backend to the CPUs of a cluster job where the cluster binds nobody to them.
+
+    Without effect where a variable sets its threads already, or the backend is up.
+    """
+    if _xla_threads() > cpus.available() and not _threads_are_set() and not _backend_is_up():
+        os.environ["PJRT_NPROC"] = str(cpus.available())
 
 
 def avoid_cpu_hang() -> None:
@@ -50,9 +62,13 @@ def avoid_cpu_hang() -> None:
         )
 
 
+def _threads_are_set() -> bool:
+    return any(os.environ.get(name, "").isdecimal() for name in _THREAD_VARIABLES)
+
+
 def _xla_threads() -> int:
-    """Threads of XLA's CPU backend, as XLA counts them: two variables, else the CPUs that this process may use."""
-    for name in ("PJRT_NPROC", "NPROC"):
+    """Threads of XLA's CPU backend, as XLA counts them: two variables, else the affinity mask."""
+    for name in _THREAD_VARIABLES:
         try:
             return max(int(os.environ.get(name, "")), 1)
         except ValueError:

@@ -6,7 +6,6 @@ only NumPy is used: a JAX operation there can deadlock (jax issue 24255).
 """
 
 import logging
-import os
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
@@ -17,6 +16,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 from mujoco.batch import MODEL_FIELDS, Batch, SimulationError
 
+from ksim import cpus
 from ksim.physics.base import (
     APPLIED_FORCES,
     IMPLIED_FIELDS,
@@ -36,26 +36,19 @@ _STAGE_NONE = mujoco.mjtStage.mjSTAGE_NONE.value
 _STAGE_ACC = mujoco.mjtStage.mjSTAGE_ACC.value
 
 
-def default_threads() -> int:
-    """The CPUs that this process may use: its affinity mask, so that a cluster job never takes the whole node."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 class BatchPhysics:
     """The `mujoco` engine.
 
     Args:
         model: the compiled model.
         fields: names of the derived mjData fields to return.
-        threads: size of the thread pool; None for `default_threads()`.
+        threads: size of the thread pool; None for one a CPU that this process may use.
     """
 
     def __init__(self, model: mujoco.MjModel, fields: Sequence[str], threads: int | None = None):
         self.model = model
         self.fields = tuple(fields)
-        self.threads = threads or default_threads()
+        self.threads = threads or cpus.available()
         data = mujoco.MjData(model)
         self._shapes = {name: field_shape(data, name) for name in self.fields}
         self._default_row = np.empty(mujoco.mj_stateSize(model, mujoco.mjtState.mjSTATE_INTEGRATION))

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 
 import mujoco
 
+from ksim import cpus
 from ksim.physics.base import Physics
-from ksim.physics.batch import BatchPhysics, default_threads
+from ksim.physics.batch import BatchPhysics
 from ksim.physics.mjx import MjxPhysics
 
 
@@ -26,7 +27,7 @@ def choose_engine(engine: str, backend: str, threads: int | None = None) -> Engi
         backend: what `jax.default_backend()` says.
         threads: size of the C engine's thread pool; None for one a CPU.
     """
-    count = threads or default_threads()
+    count = threads or cpus.available()
     pool = f"{count} CPU thread{'s' if count > 1 else ''}"
     if engine == "mujoco":
         return EngineChoice("mujoco", f"C MuJoCo on {pool}, as physics=mujoco asks")

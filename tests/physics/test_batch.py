@@ -9,7 +9,6 @@ import jax.numpy as jnp
 import mujoco
 import numpy as np
 import pytest
-from support.child import output
 
 from ksim.physics import PhysicsState, initial_state
 from ksim.physics.batch import BatchPhysics
@@ -152,18 +151,3 @@ def test_diverged_envs_say_nothing_on_the_terminal_or_on_disk(scene, tmp_path, m
     assert np.isnan(after.qvel[1]).any() and not np.isnan(after.qvel[0]).any()
     assert capfd.readouterr() == ("", "")
     assert list(Path(tmp_path).iterdir()) == []
-
-
-def test_threads_follow_the_affinity_mask():
-    """One thread a CPU that the process may use: a job that is given one CPU takes one."""
-    code = """
-import os
-from ksim.physics import choose_engine
-from ksim.physics.batch import default_threads
-cpus = sorted(os.sched_getaffinity(0))
-assert default_threads() == len(cpus)
-os.sched_setaffinity(0, cpus[:1])
-assert default_threads() == 1
-print(choose_engine("auto", "cpu").reason)
-"""
-    assert "on 1 CPU thread:" in output(code)
