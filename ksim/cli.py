@@ -6,24 +6,23 @@ beforehand, each job of a sweep too, and claims the run directory only when noth
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import hydra
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.types import Override
-from hydra.errors import CompactHydraException, HydraException
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from ksim import compose, resume
 from ksim.config import Config
 from ksim.entry import entry, look_in_working_directory, report
 from ksim.errors import ConfigError, KsimError
 from ksim.store import run_dir as store
+from ksim.sweep.check import check_sweep, quoted
 
 
 def main() -> None:
@@ -40,20 +39,17 @@ def main() -> None:
 
 
 def job(cfg: DictConfig) -> float | None:
-    """What Hydra calls for a run and for each job of a sweep, in a run directory that exists."""
+    """What Hydra calls for a single run, in a run directory that exists; `ksim.sweep` has the jobs of a sweep."""
     from ksim.train import train  # late: it initialises what a login node must not
 
-    settings = HydraConfig.get()
     try:
-        return train(compose.to_config(cfg), store.RunDir(Path(settings.runtime.output_dir)))
+        return train(compose.to_config(cfg), store.RunDir(Path(HydraConfig.get().runtime.output_dir)))
     except KsimError as error:
-        if settings.mode == RunMode.MULTIRUN:  # the other jobs go on
-            raise CompactHydraException(str(error)) from error
         sys.exit(report(error))
 
 
 def preflight(argv: Sequence[str]) -> list[str]:
-    """Checks a command line and returns the one for Hydra; for a single run, its run directory is claimed.
+    """Checks a command line and returns the one for Hydra; the directory of the run, or the sweep, is claimed.
 
     Raises:
         KsimError: for every mistake; then nothing was made on disk.
@@ -77,42 +73,18 @@ def preflight(argv: Sequence[str]) -> list[str]:
         if args.help or args.cfg:
             return list(argv)
         if args.multirun or cfg.hydra.mode == RunMode.MULTIRUN:
-            for job_overrides in _expand(cfg, overrides):
-                try:
-                    compose.to_config(load(job_overrides))
-                except ConfigError as error:
-                    raise ConfigError(f"{error} [in the job {' '.join(job_overrides)}]") from error
-            return list(argv)
+            return [*argv, *check_sweep(load, cfg, overrides)]
         _refuse_cluster_without_sweep(cfg, argv)
         config = compose.to_config(cfg)
     return [*argv, _run_dir_override(config)]
 
 
-def _expand(cfg: DictConfig, overrides: Sequence[Override]) -> list[list[str]]:
-    """The overrides of each job of a sweep, as Hydra's own sweeper will make them."""
-    own = [o for o in overrides if o.is_hydra_override()]
-    swept = [o for o in overrides if not o.is_hydra_override()]
-    params = OmegaConf.select(cfg, "hydra.sweeper.params") or {}
-    swept = compose.parse_overrides([f"{key}={value}" for key, value in params.items()]) + swept
-    if not str(cfg.hydra.sweeper._target_).endswith("BasicSweeper"):
-        # Another sweeper draws its values itself: what it does not sweep is checked.
-        return [[o.input_line or "" for o in (*own, *swept) if not o.is_sweep_override()]]
-    try:
-        (jobs,) = BasicSweeper.split_arguments(swept, None)
-    except HydraException as error:
-        raise ConfigError(str(error)) from error
-    return [[*(o.input_line or "" for o in own), *job] for job in jobs]
-
-
 def _refuse_cluster_without_sweep(cfg: DictConfig, argv: Sequence[str]) -> None:
-    choices = cfg.hydra.runtime.choices
-    if choices.get("hydra/launcher", "basic") != "basic":  # Hydra would run it here and say nothing
-        launcher = choices.get("launcher", "local")
-        flag = f"launcher={launcher}" if launcher != "local" else f"hydra/launcher={choices['hydra/launcher']}"
-        raise ConfigError(f"{flag} sends nothing away without -m; write: python -m ksim.run -m {' '.join(argv)}")
+    launcher = cfg.hydra.runtime.choices.get("launcher", "local")
+    if launcher != "local":  # Hydra would run it here and say nothing
+        command = f"python -m ksim.run -m {shlex.join(argv)}"
+        raise ConfigError(f"launcher={launcher} sends nothing away without -m; write: {command}")
 
 
 def _run_dir_override(config: Config) -> str:
-    path = str(store.claim(config.runs_dir, config.name).path)
-    quoted = path.replace("\\", "\\\\").replace('"', '\\"')
-    return f'hydra.run.dir="{quoted}"'
+    return f"hydra.run.dir={quoted(store.claim(config.runs_dir, config.name).path)}"

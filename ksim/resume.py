@@ -1,14 +1,13 @@
 """``python -m ksim.run resume=<run>``: a training goes on, from its frozen config and its newest checkpoint."""
 
 import dataclasses
-import logging
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from ksim import compose
 from ksim.config import Config
 from ksim.errors import ConfigError
+from ksim.logs import logging_to
 from ksim.store import run_dir
 from ksim.store.run_dir import RunDir
 
@@ -34,8 +33,8 @@ def resume(argv: Sequence[str]) -> None:
     runs_dir = next((a.removeprefix("runs_dir=") for a in overrides if a.startswith("runs_dir=")), "runs")
     run = run_dir.open(spec, runs_dir)
     cfg = resumed_config(run, [a for a in overrides if not a.startswith("runs_dir=")])
-    _log_to(run.log_path)
-    train(cfg, run, resume=True)
+    with logging_to(run.log_path):
+        train(cfg, run, resume=True)
 
 
 def resumed_config(run: RunDir, overrides: Sequence[str]) -> Config:
@@ -46,11 +45,9 @@ def resumed_config(run: RunDir, overrides: Sequence[str]) -> Config:
     """
     frozen = compose.load_frozen(run.config_path)
     cfg = compose.with_overrides(frozen, overrides)
-    before, after = dict(_leaves(dataclasses.asdict(frozen))), dict(_leaves(dataclasses.asdict(cfg)))
-    changed = sorted(path for path in before.keys() | after.keys() if before.get(path) != after.get(path))
-    refused = [path for path in changed if not path.startswith(_MAY_CHANGE)]
+    refused = {path: pair for path, pair in differences(frozen, cfg).items() if not path.startswith(_MAY_CHANGE)}
     if refused:
-        listed = ", ".join(f"{path} ({before.get(path)} -> {after.get(path)})" for path in refused)
+        listed = ", ".join(f"{path} ({before} -> {after})" for path, (before, after) in refused.items())
         raise ConfigError(
             f"resume={run.path}: a resume goes on with the same training, and this would change it: {listed}; "
             f"start a new run for that, from the policy of this one with init_from={run.path} "
@@ -59,17 +56,16 @@ def resumed_config(run: RunDir, overrides: Sequence[str]) -> Config:
     return cfg
 
 
+def differences(a: Config, b: Config) -> dict[str, tuple[Any, Any]]:
+    """Where two configs differ: YAML path -> the value of each, None where it has none."""
+    left, right = dict(_leaves(dataclasses.asdict(a))), dict(_leaves(dataclasses.asdict(b)))
+    paths = sorted(path for path in left.keys() | right.keys() if left.get(path) != right.get(path))
+    return {path: (left.get(path), right.get(path)) for path in paths}
+
+
 def _leaves(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
     if isinstance(node, Mapping):
         for key, value in node.items():
             yield from _leaves(value, f"{path}.{key}" if path else str(key))
     else:
         yield path, node
-
-
-def _log_to(path: Path) -> None:
-    """Messages to the terminal, and with dates to the end of the run's `train.log`, as Hydra sets it up for a run."""
-    console, file = logging.StreamHandler(), logging.FileHandler(path)
-    console.setFormatter(logging.Formatter("%(message)s"))
-    file.setFormatter(logging.Formatter("[%(asctime)s][%(name)s][%(levelname)s] %(message)s"))
-    logging.basicConfig(level=logging.INFO, handlers=[console, file])

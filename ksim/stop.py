@@ -1,34 +1,49 @@
-"""Ctrl-C and SIGTERM: the first one is a request, the second one ends at once."""
+"""Signals to a training: Ctrl-C and SIGTERM stop it after its chunk; a cluster job asks for something else."""
 
 import logging
 import signal
 from types import FrameType, TracebackType
-from typing import Self
+from typing import Any, ClassVar, Self
+
+from ksim.store.run_dir import RunDir
+from ksim.store.status import StatusFile
 
 log = logging.getLogger(__name__)
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
-
 
 class StopRequest:
-    """A context manager that notes the first signal, so that a training stops after its chunk.
+    """A context manager that notes the first signal, so that a training saves and stops after its chunk.
+
+    A second signal ends it at once.
 
     Attributes:
         signum: the signal, once there was one; else None.
     """
 
+    signals: ClassVar[tuple[int, ...]] = (signal.SIGINT, signal.SIGTERM)
+
     def __init__(self) -> None:
         self.signum: int | None = None
-        self._before: dict[int, object] = {}
+        self._before: dict[int, Any] = {}
 
     @property
     def exit_code(self) -> int:
         """What the shell expects of a process that a signal ended: 130 after Ctrl-C, 143 after SIGTERM."""
         return 128 + (self.signum or 0)
 
+    def saved(self, status: StatusFile, run_dir: RunDir, step: int) -> None:
+        """What follows once the training that was asked to stop has saved itself at `step` env steps.
+
+        Raises:
+            SystemExit: it ends here.
+        """
+        status.end("interrupted", step)
+        log.info("stopped at %s steps; go on with: python -m ksim.run resume=%s", f"{step:,}", run_dir.path)
+        raise SystemExit(self.exit_code)
+
     def __enter__(self) -> Self:
         try:
-            self._before = {s: signal.signal(s, self._handle) for s in _SIGNALS}
+            self._before = {s: signal.signal(s, self._handle) for s in self.signals}
         except ValueError:  # not in the main thread: signals are somebody else's
             self._before = {}
         return self
@@ -37,7 +52,7 @@ class StopRequest:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         for signum, handler in self._before.items():
-            signal.signal(signum, handler)  # type: ignore[arg-type]
+            signal.signal(signum, handler)
 
     def _handle(self, signum: int, frame: FrameType | None) -> None:
         if self.signum is not None:

@@ -32,13 +32,14 @@ from ksim.viz.plots import plot_training
 log = logging.getLogger(__name__)
 
 
-def train(cfg: Config, run_dir: RunDir, *, resume: bool = False) -> float | None:
+def train(cfg: Config, run_dir: RunDir, *, resume: bool = False, stop: StopRequest | None = None) -> float | None:
     """Train in a run directory that exists.
 
     Args:
         cfg: the checked config.
         run_dir: where everything goes; empty but for Hydra's files, unless it is resumed.
         resume: go on from the newest checkpoint there.
+        stop: what signals ask for; None: that the training saves and ends.
 
     Returns:
         The mean return of the deterministic policy at the end, the objective of a sweep; None without an eval.
@@ -48,13 +49,13 @@ def train(cfg: Config, run_dir: RunDir, *, resume: bool = False) -> float | None
     """
     with run_dir.lock(), StatusFile(run_dir.status_path) as status:
         try:
-            return _train(cfg, run_dir, status, resume)
+            return _train(cfg, run_dir, status, resume, stop or StopRequest())
         except Exception as error:
             _log_to_files("the training failed", error)  # the terminal hears of it from who called
             raise
 
 
-def _train(cfg: Config, run_dir: RunDir, status: StatusFile, resume: bool) -> float | None:
+def _train(cfg: Config, run_dir: RunDir, status: StatusFile, resume: bool, stop: StopRequest) -> float | None:
     experiment = build(cfg)
     cfg = experiment.cfg
     assert cfg.seed is not None  # the config is checked
@@ -74,7 +75,7 @@ def _train(cfg: Config, run_dir: RunDir, status: StatusFile, resume: bool) -> fl
     logger = _logger(cfg, run_dir)
     try:
         with metrics_file.MetricsWriter(run_dir.metrics_path) as writer:
-            state = _loop(experiment, run_dir, status, writer, logger, resume)
+            state = _loop(experiment, run_dir, status, writer, logger, resume, stop)
         plot_training(metrics_file.read(run_dir.metrics_path), run_dir.plots)
         if not cfg.eval.episodes:
             return None
@@ -107,6 +108,7 @@ def _loop(
     writer: metrics_file.MetricsWriter,
     logger: Logger,
     resume: bool,
+    stop: StopRequest,
 ) -> TrainState:
     """Chunks of iterations until the last step, with logs and checkpoints between them.
 
@@ -127,7 +129,7 @@ def _loop(
     saved = time.monotonic()
     started = saved - _wall_time(run_dir)
     offender_dumped = False
-    with StopRequest() as stop, Progress(total_steps) as progress:
+    with stop, Progress(total_steps) as progress:
         compiling = time.monotonic()
         chunk = chunk.lower(state).compile()  # apart from the first chunk, whose speed is then true
         log.info("compiled the training in %.0f s", time.monotonic() - compiling)
@@ -157,9 +159,7 @@ def _loop(
                 checkpoint.prune(run_dir.checkpoints, cfg.checkpoint.keep, [judge.best.step] if judge.best else [])
                 saved = time.monotonic()
             if stop.signum and step < total_steps:
-                status.end("interrupted", step)
-                log.info("stopped at %s steps; go on with: python -m ksim.run resume=%s", f"{step:,}", run_dir.path)
-                raise SystemExit(stop.exit_code)
+                stop.saved(status, run_dir, step)
     return state
 
 

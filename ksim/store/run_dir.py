@@ -19,6 +19,10 @@ log = logging.getLogger(__name__)
 _STAMP = re.compile(r"^(\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d)(?:_(\d+))?$")
 
 
+class RunInUse(KsimError):
+    """Another process owns the run directory."""
+
+
 @dataclass(frozen=True)
 class RunDir:
     """Names of the files in one run directory. Nothing is made here but by `claim`."""
@@ -67,7 +71,12 @@ class RunDir:
         return self.path / "export"
 
     def update_latest(self) -> None:
-        """Points the link `latest` beside this directory to it; where links cannot be made, only a log line."""
+        """Points the link `latest` beside this directory to it; where links cannot be made, only a log line.
+
+        A job of a sweep has none: it is found by its overrides.
+        """
+        if not _STAMP.match(self.path.name):
+            return
         link = self.path.parent / "latest"
         temp = self.path.parent / f".latest-{os.getpid()}-{self.path.name}"
         try:
@@ -82,7 +91,8 @@ class RunDir:
     def lock(self) -> Iterator[None]:
         """Owns the run directory for as long as the context is open; the system frees it when the process dies.
 
-        Raises KsimError with the pid and host of the owner if there is one, in this process or another.
+        Raises RunInUse with the pid and host of the owner if there is one, in this process or another; KsimError
+        where the directory cannot be used.
         """
         path = self.path / ".lock"
         try:
@@ -93,7 +103,7 @@ class RunDir:
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                raise KsimError(f"{self.path} is in use by {_holder(path)}; one process at a time may own it") from None
+                raise RunInUse(f"{self.path} is in use by {_holder(path)}; one process at a time may own it") from None
             except OSError as error:
                 # Some cluster file systems are mounted without locks; a run there is better than none.
                 log.warning("%s cannot be locked (%s); make sure that no other process uses it", self.path, error)
@@ -125,20 +135,26 @@ def claim(runs_dir: str | os.PathLike[str], task_name: str, now: datetime | None
     name = task_name.replace(os.sep, "_")
     if not name or name.startswith(".") or name in ("latest", "sweeps"):
         raise KsimError(f"{task_name!r} cannot be a task's name: its runs would lie in {Path(runs_dir) / name}")
-    parent = Path(runs_dir).absolute() / name
-    base = files.stamp(now)
+    return RunDir(claim_folder(Path(runs_dir).absolute() / name / files.stamp(now)))
+
+
+def claim_folder(wanted: Path) -> Path:
+    """Makes the folder `wanted` for the caller alone; with `_1`, `_2`, ... at the end of its name where it is taken.
+
+    Raises KsimError where it cannot be made.
+    """
     try:
-        parent.mkdir(parents=True, exist_ok=True)
+        wanted.parent.mkdir(parents=True, exist_ok=True)
         number = 0
         while True:
-            path = parent / (f"{base}_{number}" if number else base)
+            path = wanted.with_name(f"{wanted.name}_{number}") if number else wanted
             try:
                 os.mkdir(path)  # the system gives a name to one process only
-                return RunDir(path)
+                return path
             except FileExistsError:
                 number += 1
     except OSError as error:
-        raise KsimError(f"cannot make a run directory in {parent}: {error.strerror}") from None
+        raise KsimError(f"cannot make a run directory in {wanted.parent}: {error.strerror}") from None
 
 
 def is_run_dir(path: Path) -> bool:

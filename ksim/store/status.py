@@ -58,9 +58,9 @@ def read(path: Path) -> Status | None:
 class StatusFile:
     """Writes `status.json` while a run goes on; a context manager around the run.
 
-    Entering writes `running`. Leaving writes `completed`, or `failed` with the error, or `interrupted` after a
-    KeyboardInterrupt or a SystemExit that is not 0, unless `end` was called before. A status that cannot be
-    written (full disk) is logged and ends nothing.
+    Entering writes `running`. Leaving writes `completed`, or `failed` with the error, or `interrupted` (`preempted`
+    where that was told before) after a KeyboardInterrupt or a SystemExit that is not 0, unless `end` was called
+    before. A status that cannot be written (full disk) is logged and ends nothing.
     """
 
     def __init__(self, path: Path, step: int = 0) -> None:
@@ -85,8 +85,12 @@ class StatusFile:
         )
 
     def update(self, step: int) -> None:
-        """Still running, at `step` env steps."""
+        """Still running (or still about to be preempted), at `step` env steps."""
         self._write(replace(self.status, step=step, updated_at=files.now()))
+
+    def preempted(self, step: int) -> None:
+        """The cluster is about to take the machine away; the state stays, as nobody can write it once that is done."""
+        self._write(replace(self.status, state="preempted", step=step, updated_at=files.now()))
 
     def end(self, state: State, step: int | None = None, error: str | None = None) -> None:
         """The run is over; what a later `end` or the end of the context says is ignored."""
@@ -105,7 +109,7 @@ class StatusFile:
         if error is None or (isinstance(error, SystemExit) and not error.code):
             self.end("completed")
         elif isinstance(error, KeyboardInterrupt | SystemExit):
-            self.end("interrupted")
+            self.end("preempted" if self.status.state == "preempted" else "interrupted")
         else:
             self.end("failed", error=str(error) if isinstance(error, KsimError) else f"{type(error).__name__}: {error}")
 

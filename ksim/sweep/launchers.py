@@ -1,0 +1,245 @@
+"""Hydra's launchers as ksim needs them: jobs whose config is frozen, and of which only those not done are started.
+
+Hydra's own compose each job from the YAML files when it starts, and again whenever the cluster gives it back.
+"""
+
+import contextlib
+import getpass
+import logging
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import submitit
+from hydra.core.plugins import Plugins
+from hydra.core.utils import JobReturn, JobStatus, setup_globals
+from hydra.errors import CompactHydraException
+from hydra_plugins.hydra_submitit_launcher.config import BaseQueueConf
+from hydra_plugins.hydra_submitit_launcher.submitit_launcher import BaseSubmititLauncher
+from submitit.core.utils import FailedJobError, FailedSubmissionError
+
+from ksim.errors import KsimError
+from ksim.store.run_dir import RunDir
+from ksim.sweep import slurm
+from ksim.sweep.job import Job, completed, objective, status
+from ksim.sweep.plan import Planned, freeze, plan, withdraw
+
+log = logging.getLogger(__name__)
+
+# Hydra takes plugins from this name space only, so this module has a second name there.
+_NAMESPACE = "hydra_plugins.ksim"
+
+
+class FrozenLauncher(BaseSubmititLauncher):
+    """A launcher of frozen jobs; how they are started is left to subclasses."""
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        """Start what is not done and wait for it.
+
+        Returns:
+            For each job its objective, or why it has none.
+        """
+        setup_globals()
+        assert self.config is not None and self.hydra_context is not None
+        try:
+            jobs = plan(self.hydra_context.config_loader, self.config, job_overrides, initial_job_idx)
+            freeze(jobs)
+            todo = [job for job in jobs if not completed(job.run)]
+            done = f" ({len(jobs) - len(todo)} done before)" if len(todo) < len(jobs) else ""
+            log.info("%d job%s%s in %s", len(jobs), "" if len(jobs) == 1 else "s", done, self.sweep_dir)
+            if todo:
+                self.run(todo)
+        except KsimError as error:
+            raise CompactHydraException(f"error: {error}") from error
+        except (KeyboardInterrupt, SystemExit) as stop:  # Ctrl-C here, or in a training in this process
+            log.info("stopped; %s", self.how_to_go_on())
+            raise SystemExit(getattr(stop, "code", 130)) from None
+        results = [_result(job) for job in jobs]
+        missing = sum(result.status is JobStatus.FAILED for result in results)
+        if missing:
+            log.info("%d of %d jobs did not complete; to try these again: %s", missing, len(jobs), self.command())
+        return results
+
+    @abstractmethod
+    def run(self, jobs: Sequence[Planned]) -> None:
+        """Start jobs and return when all of them have ended, completed or not."""
+
+    @property
+    def sweep_dir(self) -> Path:
+        assert self.config is not None
+        return Path(str(self.config.hydra.sweep.dir)).absolute()
+
+    @property
+    def folder(self) -> str:
+        """The sweep's folder as a shell takes it."""
+        return shlex.quote(str(self.sweep_dir))
+
+    def command(self) -> str:
+        """The command that goes on with this sweep."""
+        return f"python -m ksim.run {shlex.join(sys.argv[1:])}"
+
+    def how_to_go_on(self) -> str:
+        return f"to go on: {self.command()}"
+
+    def executor(self, **changed: Any) -> submitit.AutoExecutor:
+        """Submitit's, with the parameters of `hydra.launcher`, some of them changed."""
+        params = {name: value for name, value in {**self.params, **changed}.items() if value is not None}
+        init = {f"{self._EXECUTOR}_max_num_timeout": params.pop("max_num_timeout", 0)}
+        folder = Path(str(params.pop("submitit_folder"))).absolute()
+        executor = submitit.AutoExecutor(folder=folder, cluster=self._EXECUTOR, **init)
+        shared = set(BaseQueueConf.__dataclass_fields__)
+        executor.update_parameters(**{k if k in shared else f"{self._EXECUTOR}_{k}": v for k, v in params.items()})
+        return executor
+
+
+class LocalLauncher(FrozenLauncher):
+    """One job after the other, in this process."""
+
+    def run(self, jobs: Sequence[Planned]) -> None:
+        for job in jobs:
+            log.info("%s", job.run.path.name)
+            try:
+                Job(job.run.path)()
+                _report(job)
+            except Exception as error:  # train.log has the traceback, and the others go on
+                log.error("%s: failed: %s", job.run.path.name, error)
+            if jax := sys.modules.get("jax"):
+                jax.clear_caches()  # compiled programs of one job are of no use to the next
+
+
+class SubmititLocalLauncher(FrozenLauncher):
+    """As many jobs at once as this machine has CPUs for, each in a process that survives this one."""
+
+    _EXECUTOR = "local"
+
+    def run(self, jobs: Sequence[Planned]) -> None:
+        executor = self.executor()
+        free = _shares(sorted(os.sched_getaffinity(0)), self.params.get("cpus_per_task") or 1)
+        waiting = list(jobs)
+        running: list[tuple[Planned, submitit.Job[Any], tuple[int, ...]]] = []
+        log.info("%d at once; follow them: tail -f %s/*/train.log", len(free), self.folder)
+        try:
+            while waiting or running:
+                while waiting and free:
+                    planned, cpus = waiting.pop(0), free.pop(0)
+                    with _ctrl_c_ignored():  # by the children too: this process tells them what is to be done
+                        running.append((planned, executor.submit(Job(planned.run.path, cpus)), cpus))
+                time.sleep(0.2)
+                for entry in [entry for entry in running if entry[1].done()]:
+                    running.remove(entry)
+                    free.append(entry[2])
+                    _report(entry[0])
+        except KeyboardInterrupt:
+            log.info("stopping %d jobs ...", len(running))
+            for _, job, _ in running:
+                os.kill(int(job.job_id), signal.SIGTERM)
+            while any(not job.done() for _, job, _ in running):
+                time.sleep(0.2)
+            raise
+
+
+class SlurmLauncher(FrozenLauncher):
+    """One Slurm array. Jobs that an earlier command sent, and that are still in the queue, are waited for."""
+
+    _EXECUTOR = "slurm"
+
+    def run(self, jobs: Sequence[Planned]) -> None:
+        queue = slurm.Queue(getpass.getuser(), self.sweep_dir)
+        queued = queue.jobs()
+        if queued is None:
+            raise KsimError("Slurm's squeue does not answer; nothing was sent")
+        numbers = {job.run.path: slurm.recorded(job.run) for job in jobs}
+        new = [job for job in jobs if numbers[job.run.path] not in queued]
+        if len(new) < len(jobs):
+            log.info("%d are in the queue already", len(jobs) - len(new))
+        numbers |= self._submit(new)
+        waiting = {str(numbers[job.run.path]): job for job in jobs}
+        arrays = ",".join(sorted({number.partition("_")[0] for number in waiting}))
+        log.info("Slurm job %s; follow it: squeue --array -j %s; tail -f %s/*/train.log", arrays, arrays, self.folder)
+        log.info("the jobs do not need this process; %s", self.how_to_go_on())
+        for number in queue.ended(waiting):
+            _report(waiting[number])
+
+    def how_to_go_on(self) -> str:
+        return f"to wait for them, or do what is missing: {self.command()}"
+
+    def _submit(self, jobs: Sequence[Planned]) -> dict[Path, str]:
+        """Send an array; the number of each run's job."""
+        if not jobs:
+            return {}
+        cpus, setup = self.params.get("cpus_per_task"), self.params.get("setup") or []
+        if cpus:  # since Slurm 22.05, srun does not take this over from sbatch
+            setup = [f"export SRUN_CPUS_PER_TASK={cpus}", *setup]
+        try:
+            executor = self.executor(setup=setup)
+            with executor.batch():
+                sent = [executor.submit(Job(job.run.path)) for job in jobs]
+        except (subprocess.CalledProcessError, FailedJobError, FailedSubmissionError) as error:
+            withdraw(jobs)
+            raise KsimError(f"Slurm did not take the sweep: {str(error).strip()}") from error
+        numbers = {job.run.path: str(one.job_id) for job, one in zip(jobs, sent, strict=True)}
+        for path, number in numbers.items():
+            slurm.record(RunDir(path), number)
+        return numbers
+
+
+def register() -> None:
+    """Make Hydra know the launchers of `conf/launcher/`."""
+    sys.modules[_NAMESPACE] = sys.modules[__name__]
+    for launcher in (LocalLauncher, SubmititLocalLauncher, SlurmLauncher):
+        launcher.__module__ = _NAMESPACE
+        Plugins.instance().register(launcher)
+
+
+def is_ours(target: str) -> bool:
+    """Whether a launcher's `_target_` is one of these."""
+    return target.startswith(f"{_NAMESPACE}.")
+
+
+def _result(job: Planned) -> JobReturn:
+    result = JobReturn(overrides=list(job.overrides))
+    if completed(job.run):
+        result.status = JobStatus.COMPLETED
+        result.return_value = objective(job.run)
+    else:
+        result.status = JobStatus.FAILED
+        result.return_value = CompactHydraException(_story(job.run))
+    return result
+
+
+def _report(job: Planned) -> None:
+    log.info("%s", _story(job.run))
+
+
+def _story(run: RunDir) -> str:
+    """How a job stands, in one line."""
+    found = status(run)
+    if found is None:
+        return f"{run.path.name}: never began; what it printed is in {run.path.parent / '.submitit'}"
+    if found.state == "completed":
+        value = objective(run)
+        return f"{run.path.name}: completed" + ("" if value is None else f", return {value:.3f}")
+    if found.state == "failed":
+        return f"{run.path.name}: failed: {found.error}; see {run.log_path}"
+    return f"{run.path.name}: ended at {found.step:,} steps without completing ({found.state}); see {run.log_path}"
+
+
+def _shares(cpus: Sequence[int], size: int) -> list[tuple[int, ...]]:
+    """The CPUs in equal parts; one of all of them where there are fewer than asked for."""
+    return [tuple(cpus[i : i + size]) for i in range(0, len(cpus) - size + 1, size)] or [tuple(cpus)]
+
+
+@contextlib.contextmanager
+def _ctrl_c_ignored() -> Iterator[None]:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -1,0 +1,144 @@
+"""What a sweep's jobs are: each has a run directory with its config, frozen before anything is sent away."""
+
+import logging
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+
+from ksim import compose
+from ksim.config import Config
+from ksim.errors import ConfigError, KsimError
+from ksim.resume import differences
+from ksim.store import files
+from ksim.store.run_dir import RunDir, is_run_dir
+
+log = logging.getLogger(__name__)
+
+# Overrides that may be others when a sweep is sent again.
+_NOT_THE_TRAINING = ("launcher", "logger", "sweeper", "runs_dir")
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A job of a sweep.
+
+    Attributes:
+        overrides: what makes it this job.
+        run: its run directory, `<sweep>/<number>_<overrides>`.
+        config: the checked config.
+        is_new: whether the run directory is yet to be made.
+        hydra: what goes into `.hydra/`: file name -> content.
+    """
+
+    overrides: tuple[str, ...]
+    run: RunDir
+    config: Config
+    is_new: bool
+    hydra: dict[str, Any]
+
+
+def plan(loader: ConfigLoader, master: DictConfig, jobs: Sequence[Sequence[str]], first: int) -> list[Planned]:
+    """Compose and check jobs; nothing is made on disk.
+
+    Args:
+        loader: Hydra's, which knows where the YAML files are.
+        master: the sweep's config, its overrides not applied.
+        jobs: overrides of each job.
+        first: number of the first one.
+
+    Raises:
+        ConfigError: for every mistake in a job, and where a run directory belongs to other overrides.
+    """
+    planned = [_plan_one(loader, master, overrides, first + i) for i, overrides in enumerate(jobs)]
+    seen: dict[Path, Planned] = {}
+    for job in planned:
+        if other := seen.get(job.run.path):
+            raise ConfigError(
+                f"hydra.sweep.subdir: {' '.join(other.overrides)} and {' '.join(job.overrides)} would share"
+                f" {job.run.path}; keep the default, or let it hold ${{hydra.job.num}}"
+            )
+        seen[job.run.path] = job
+    return planned
+
+
+def freeze(jobs: Sequence[Planned]) -> None:
+    """Make the run directories of new jobs; a folder with a `config.yaml` is whole.
+
+    Raises:
+        KsimError: it cannot be written; then none is left.
+    """
+    new = [job for job in jobs if job.is_new]
+    try:
+        for job in new:
+            hydra = job.run.path / ".hydra"
+            hydra.mkdir(parents=True, exist_ok=True)
+            for name, content in job.hydra.items():
+                OmegaConf.save(content, hydra / f"{name}.yaml")
+            files.write_atomic(job.run.config_path, compose.freeze(job.config).encode())
+    except OSError as error:
+        withdraw(new)
+        raise KsimError(f"{error.filename or 'the sweep'}: cannot be written: {error.strerror}") from error
+
+
+def withdraw(jobs: Sequence[Planned]) -> None:
+    """Remove the run directories of jobs that were new and were never sent."""
+    for job in jobs:
+        if job.is_new:
+            shutil.rmtree(job.run.path, ignore_errors=True)
+
+
+def _plan_one(loader: ConfigLoader, master: DictConfig, overrides: Sequence[str], number: int) -> Planned:
+    job = loader.load_sweep_config(master, list(overrides))
+    with open_dict(job):
+        job.hydra.job.num = number
+        job.hydra.job.id = str(number)
+    with _as_hydras(job):
+        run = RunDir(Path(str(job.hydra.sweep.dir)).absolute() / str(job.hydra.sweep.subdir))
+        config = compose.to_config(job)
+        with read_write(job.hydra.runtime), open_dict(job.hydra.runtime):
+            job.hydra.runtime.output_dir = str(run.path)
+        given = [str(override) for override in job.hydra.overrides.task]
+        hydra = {
+            "config": OmegaConf.masked_copy(job, [str(key) for key in job if key != "hydra"]),
+            "hydra": OmegaConf.masked_copy(job, ["hydra"]),
+            "overrides": OmegaConf.create(given),
+        }
+    if not is_run_dir(run.path):
+        return Planned(tuple(overrides), run, config, True, hydra)
+    _check_same(run, given, config)
+    return Planned(tuple(overrides), run, config, False, hydra)
+
+
+def _check_same(run: RunDir, given: Sequence[str], config: Config) -> None:
+    """The sweep is sent again: overrides must be the old ones; what YAML files say now does not count."""
+    path = run.path / ".hydra" / "overrides.yaml"
+    try:
+        before = [str(item) for item in OmegaConf.load(path)]
+    except OSError:
+        before = list(given)
+    changed = sorted(o for o in set(before) ^ set(given) if o.partition("=")[0] not in _NOT_THE_TRAINING)
+    if changed:
+        listed = " ".join(changed)
+        raise ConfigError(f"{run.path} belongs to other overrides ({listed}); choose another hydra.sweep.dir")
+    frozen = compose.load_frozen(run.config_path)
+    drawn = ("seed", "task.seed", "physics.engine") if "seed=null" in given else ("physics.engine",)
+    if edited := [path for path in differences(frozen, config) if path not in drawn]:
+        log.warning("%s keeps the config it was sent with; what YAML says now differs: %s", run.path, ", ".join(edited))
+
+
+@contextmanager
+def _as_hydras(cfg: DictConfig) -> Iterator[None]:
+    """Lets `${hydra:...}` in the config mean this job."""
+    before = HydraConfig.instance().cfg
+    HydraConfig.instance().set_config(cfg)
+    try:
+        yield
+    finally:
+        HydraConfig.instance().cfg = before
