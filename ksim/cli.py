@@ -65,6 +65,8 @@ def preflight(argv: Sequence[str]) -> list[str]:
         key = override.key_or_group
         if key == "hydra.run.dir":
             raise ConfigError("hydra.run.dir: ksim names each run directory; choose the folder with runs_dir=<folder>")
+        if key == "hydra/launcher":
+            raise ConfigError(f"{override.input_line}: choose a launcher with launcher=local, submitit_local or slurm")
         if override.is_delete() and "." not in key:
             raise ConfigError(f"{override.input_line}: a run cannot be without; choose another one with {key}=...")
     config_name = args.config_name or compose.CONFIG_NAME

@@ -15,7 +15,7 @@ from ksim.compose import Loader
 from ksim.errors import ConfigError
 from ksim.store import run_dir
 
-# What the whole sweep has one of; `task.name` and the like may differ from job to job.
+# What the whole sweep has one of; Hydra itself refuses to sweep over `hydra.*`.
 _ONE_OF = ("launcher", "sweeper", "runs_dir")
 
 
@@ -37,14 +37,14 @@ def check_sweep(load: Loader, cfg: DictConfig, overrides: Sequence[Override]) ->
 
     for override in overrides:
         key = override.key_or_group
-        if override.is_sweep_override() and (key in _ONE_OF or key.startswith("hydra")):
+        if override.is_sweep_override() and key in _ONE_OF:
             values = override.get_value_string()
             raise ConfigError(f"{key}={values}: a sweep has one {key}; start a sweep for each of them")
     launcher = cfg.hydra.runtime.choices.get("launcher", "local")
     if not launchers.is_ours(str(cfg.hydra.launcher._target_)):
         raise ConfigError(
-            f"hydra/launcher={cfg.hydra.runtime.choices.get('hydra/launcher')}: its jobs would read the YAML files anew"
-            " when they start; choose one of ksim's with launcher=..., settings with hydra.launcher.<key>=..."
+            f"launcher={launcher}: its jobs would read the YAML files anew when they start; build on one of ksim's,"
+            " with 'defaults: [slurm]' and the settings under 'hydra: launcher:'"
         )
     if str(cfg.hydra.launcher._target_).endswith("SlurmLauncher") and not shutil.which("sbatch"):
         raise ConfigError(f"launcher={launcher}: there is no Slurm here (no 'sbatch' on PATH); use its login node")
