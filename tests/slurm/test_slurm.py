@@ -1,0 +1,152 @@
+"""Sweeps on a real Slurm: whatever it does to a job, the job ends as if nothing had happened."""
+
+import json
+import os
+import signal
+
+import pytest
+from support.cluster import assert_same, make_login, number, resumes, slurm, state, wait_for
+
+from ksim.compose import load_frozen
+from ksim.store import checkpoint, metrics
+
+pytestmark = pytest.mark.slurm
+
+NO_BACKEND = """
+import atexit
+
+@atexit.register
+def check():
+    from jax._src import xla_bridge
+    print("backends:", len(xla_bridge._backends))
+
+from ksim.run import main
+main()
+"""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def time_limit(tmp_path_factory):
+    """A job with the shortest time limit there is, a minute; it lasts until it was taken away twice."""
+    with make_login(tmp_path_factory.mktemp("time_limit")) as login:
+        login.slow()
+        yield login, login.start("hydra.sweep.dir=s", "seed=5", "hydra.launcher.timeout_min=1")
+
+
+def test_a_job_undisturbed(undisturbed):
+    assert state(undisturbed) == "completed" and resumes(undisturbed) == 0
+    provenance = json.loads(undisturbed.provenance_path.read_text())
+    assert provenance["threads"] == 1  # the job's CPUs, not the machine's
+    assert provenance["environment"]["SLURM_JOB_ID"] == number(undisturbed)
+
+
+def test_jobs_that_are_requeued_preempted_and_killed(login, undisturbed):
+    """Four times the same training: one requeued, one killed, two (or more) preempted by a partition above theirs.
+
+    Meanwhile their YAML files become others.
+    """
+    login.slow()
+    sweep = ("hydra.sweep.dir=s", "seed=5", "checkpoint.keep=2,3,4,5")
+    launcher = login.start(*sweep, code=NO_BACKEND)
+    wait_for(lambda: len(login.jobs("s")) == 4, "four frozen jobs")
+    jobs = login.jobs("s")
+    wait_for(lambda: all(checkpoint.steps(run.checkpoints) for run in jobs), "a checkpoint of each job")
+    for name in ("task/slow", "algo/tiny"):
+        (login.path / "my" / f"{name}.yaml").write_text("nonsense: [\n")
+
+    slurm("scancel", "--signal=KILL", number(jobs[0]))
+    slurm("scontrol", "requeue", number(jobs[1]))
+    wait_for(lambda: resumes(jobs[1]), "the requeued job")
+    assert "saved at" in jobs[1].log_path.read_text()
+
+    slurm("sbatch", "--partition=high", "--exclusive", "--output=/dev/null", "--wrap=sleep 3")
+    wait_for(lambda: [state(run) for run in jobs[2:]] == ["preempted", "preempted"], "two preempted jobs")
+    wait_for(lambda: all(resumes(run) for run in jobs[2:]), "the preempted jobs")
+    login.fast()
+    printed, _ = launcher.communicate(timeout=300)
+    assert launcher.returncode == 1, printed
+    assert "backends: 0" in printed
+    assert f"{jobs[0].path.name}: ended at" in printed and "1 of 4 jobs did not complete" in printed
+    for run in jobs[1:]:
+        assert state(run) == "completed"
+        assert_same(run, undisturbed)
+
+    for name in ("task/slow", "algo/tiny"):  # whole again, and yet others
+        text = (make_login(login.path).path / "my" / f"{name}.yaml").read_text()
+        (login.path / "my" / f"{name}.yaml").write_text(
+            text.replace("num_learning_epochs: 2", "num_learning_epochs: 3")
+        )
+    before = [run.log_path.read_text() for run in jobs[1:]]
+    code, printed = login.run(*sweep)
+    assert code == 0, printed
+    assert "4 jobs (3 done before)" in printed and "what YAML says now differs: algo.num_learning_epochs" in printed
+    assert load_frozen(jobs[0].config_path).algo.num_learning_epochs == 2
+    assert state(jobs[0]) == "completed" and resumes(jobs[0]) == 1
+    assert_same(jobs[0], undisturbed)
+    assert [run.log_path.read_text() for run in jobs[1:]] == before
+
+
+def test_a_sweep_whose_launcher_dies(login):
+    """An array, two jobs at once, each with a GPU of its own; a job fails; the launcher is killed in the middle."""
+    login.slow()
+    sweep = ("hydra.sweep.dir=s", "seed=1,2,3", "algo.learning_rate=5e-4,1e-3", "algo.total_steps=6_400")
+    sweep = (*sweep, "hydra.launcher.array_parallelism=2", "hydra.launcher.gpus_per_node=1")
+    launcher = login.start(*sweep)
+    wait_for(lambda: len(login.jobs("s")) == 6, "six frozen jobs")
+    jobs = login.jobs("s")
+    names = [run.path.name.partition("_")[2] for run in jobs]
+    assert names[:2] == [f"algo.learning_rate={rate},algo.total_steps=6400,seed=1" for rate in ("0.0005", "0.001")]
+    jobs[3].config_path.write_text("nonsense: 1\n")  # a job that fails before it trains
+    wait_for(lambda: sum(state(run) == "running" for run in jobs) == 2, "two jobs at once")
+    assert (
+        slurm("squeue", "--array", "--noheader", "--states=RUNNING", f"--jobs={number(jobs[0]).split('_')[0]}").count(
+            "\n"
+        )
+        == 2
+    )
+    assert len({number(run).partition("_")[0] for run in jobs}) == 1  # one array
+    gpus = [json.loads(run.provenance_path.read_text())["environment"]["CUDA_VISIBLE_DEVICES"] for run in jobs[:2]]
+    assert sorted(gpus) == ["0", "1"]
+    os.kill(launcher.pid, signal.SIGKILL)
+    launcher.communicate()
+
+    again = login.start(*sweep)  # at once: jobs that run or wait are waited for, not sent again
+    login.fast()
+    printed, _ = again.communicate(timeout=300)
+    assert again.returncode == 1, printed
+    assert "are in the queue already" in printed and "1 of 6 jobs did not complete" in printed
+    assert "Traceback" not in printed
+    assert [state(run) for run in jobs] == ["completed"] * 3 + ["failed"] + ["completed"] * 2
+    assert "nonsense" in jobs[3].log_path.read_text()
+    assert f"{jobs[3].path.name}: failed: " in printed
+    steps = [[line["step"] for line in metrics.read(run.metrics_path)] for run in jobs if run is not jobs[3]]
+    assert all(found == list(range(128, 6_401, 128)) for found in steps)
+
+
+def test_what_slurm_refuses_is_told_in_its_words(login):
+    code, printed = login.run("seed=1,2", "hydra.launcher.partition=nope")
+    assert code == 1
+    assert "Invalid partition name specified" in printed and "Traceback" not in printed
+    assert not list((login.path / "runs").rglob("config.yaml"))
+
+
+def test_a_bad_value_sends_nothing(login):
+    before = slurm("squeue", "--noheader", "--format=%A", "--name=ksim")
+    code, printed = login.run("seed=1,2", "algo.gamma=0.9,1.1")
+    assert code == 2 and printed.startswith("error: algo.gamma: must be above 0 and at most 1, not 1.1")
+    assert not (login.path / "runs").exists()
+    assert slurm("squeue", "--noheader", "--format=%A", "--name=ksim") == before
+
+
+def test_a_job_that_reaches_its_time_limit_twice(time_limit, undisturbed):
+    login, process = time_limit
+    wait_for(lambda: login.jobs("s"), "a frozen job")
+    (run,) = login.jobs("s")
+    wait_for(lambda: resumes(run) == 2, "two time limits", seconds=400)
+    login.fast()
+    printed, _ = process.communicate(timeout=200)
+    assert process.returncode == 0, printed
+    (log,) = (login.path / "s" / ".submitit").rglob("*_log.err")
+    assert log.read_text().count("this job is timed-out") == 2
+    assert resumes(run) == 2 and state(run) == "completed"
+    assert_same(run, undisturbed)
