@@ -84,3 +84,18 @@ def test_a_status_that_cannot_be_written_ends_nothing(tmp_path, caplog):
     with status.StatusFile(tmp_path / "absent" / "status.json"):
         pass
     assert "cannot be written" in caplog.text
+
+
+def test_preempted_stays_until_it_is_taken_up_again(tmp_path):
+    path = tmp_path / "status.json"
+    with pytest.raises(SystemExit), status.StatusFile(path) as current:
+        current.preempted(10)
+        current.update(20)
+        found = status.read(path)
+        assert found is not None and (found.state, found.step, found.ended_at) == ("preempted", 20, None)
+        raise SystemExit(255)
+    found = status.read(path)
+    assert found is not None and found.state == "preempted" and found.ended_at is not None
+    with status.StatusFile(path):
+        found = status.read(path)
+        assert found is not None and found.state == "running"

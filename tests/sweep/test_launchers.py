@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 
 from ksim.store import status
 from ksim.sweep.launchers import _shares
@@ -144,3 +145,19 @@ def test_cpus_are_shared_out():
     assert _shares([0, 1, 2, 3], 2) == [(0, 1), (2, 3)]
     assert _shares([0, 1, 2], 2) == [(0, 1)]
     assert _shares([4, 5], 8) == [(4, 5)]
+
+
+def test_a_search_maximizes_the_return(cwd):
+    pytest.importorskip("optuna")
+    search = ("-m", "task=cartpole_balance", "sweeper=optuna", "hydra.sweeper.n_trials=6", "hydra.sweeper.n_jobs=2")
+    search = (*search, "hydra.sweep.dir=s", "algo.gamma=interval(0.5,0.9)")
+    code, printed = cwd.run(*search)
+    assert code == 0, printed
+    jobs = cwd.jobs("s")
+    assert len(jobs) == 6
+    gammas = [OmegaConf.load(run / "config.yaml").algo.gamma for run in jobs.values()]
+    assert len(set(gammas)) == 6 and all(0.5 <= gamma <= 0.9 for gamma in gammas)
+    best = OmegaConf.load(cwd.path / "s" / "optimization_results.yaml")
+    assert best.best_params["algo.gamma"] == max(gammas) and best.best_value == pytest.approx(100 * max(gammas))
+    code, printed = cwd.run(*search)  # the same values are drawn, and nothing is trained again
+    assert code == 0 and cwd.trainings("s") == dict.fromkeys(jobs, 1)
