@@ -2,12 +2,13 @@
 
 import logging
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hydra._internal.config_loader_impl import get_overrides_dirname
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
@@ -56,7 +57,8 @@ def plan(loader: ConfigLoader, master: DictConfig, jobs: Sequence[Sequence[str]]
     Raises:
         ConfigError: for every mistake in a job, and where a run directory belongs to other overrides.
     """
-    planned = [_plan_one(loader, master, overrides, first + i) for i, overrides in enumerate(jobs)]
+    swept = _swept_keys(master)
+    planned = [_plan_one(loader, master, overrides, first + i, swept) for i, overrides in enumerate(jobs)]
     seen: dict[Path, Planned] = {}
     for job in planned:
         if other := seen.get(job.run.path):
@@ -94,11 +96,29 @@ def withdraw(jobs: Sequence[Planned]) -> None:
             shutil.rmtree(job.run.path, ignore_errors=True)
 
 
-def _plan_one(loader: ConfigLoader, master: DictConfig, overrides: Sequence[str], number: int) -> Planned:
+def _swept_keys(master: DictConfig) -> set[str]:
+    """What the sweep varies."""
+    params = OmegaConf.select(master, "hydra.sweeper.params") or {}
+    given = [*map(str, master.hydra.overrides.task), *(f"{key}={value}" for key, value in params.items())]
+    return {o.key_or_group for o in compose.parse_overrides(given) if o.is_sweep_override()}
+
+
+def _dirname(job: DictConfig, swept: Collection[str]) -> str:
+    """Hydra's name for a job's overrides, without those that all jobs share; with them where none is swept."""
+    config = job.hydra.job.config.override_dirname
+    overrides = compose.parse_overrides([str(override) for override in job.hydra.overrides.task])
+    varied = [o for o in overrides if o.key_or_group in swept]
+    return get_overrides_dirname(varied or overrides, config.exclude_keys, config.item_sep, config.kv_sep)
+
+
+def _plan_one(
+    loader: ConfigLoader, master: DictConfig, overrides: Sequence[str], number: int, swept: Collection[str]
+) -> Planned:
     job = loader.load_sweep_config(master, list(overrides))
     with open_dict(job):
         job.hydra.job.num = number
         job.hydra.job.id = str(number)
+        job.hydra.job.override_dirname = _dirname(job, swept)
     with _as_hydras(job):
         run = RunDir(Path(str(job.hydra.sweep.dir)).absolute() / str(job.hydra.sweep.subdir))
         config = compose.to_config(job)

@@ -95,7 +95,7 @@ def test_a_sweep_whose_launcher_dies(login):
     wait_for(lambda: len(login.jobs("s")) == 6, "six frozen jobs")
     jobs = login.jobs("s")
     names = [run.path.name.partition("_")[2] for run in jobs]
-    assert names[:2] == [f"algo.learning_rate={rate},algo.total_steps=6400,seed=1" for rate in ("0.0005", "0.001")]
+    assert names[:2] == [f"algo.learning_rate={rate},seed=1" for rate in ("0.0005", "0.001")]
     jobs[3].config_path.write_text("nonsense: 1\n")  # a job that fails before it trains
     wait_for(lambda: sum(state(run) == "running" for run in jobs) == 2, "two jobs at once")
     assert (

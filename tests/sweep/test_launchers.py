@@ -12,7 +12,7 @@ from ksim.store import status
 from ksim.sweep.launchers import _shares
 
 SWEEP = ("-m", "task=cartpole_balance", "hydra.sweep.dir=s")
-FIRST, SECOND = "0_seed=1,task=cartpole_balance", "1_seed=2,task=cartpole_balance"
+FIRST, SECOND = "0_seed=1", "1_seed=2"
 
 NO_BACKEND = """
 import atexit
