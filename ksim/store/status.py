@@ -55,6 +55,11 @@ def read(path: Path) -> Status | None:
         raise KsimError(f"{path} cannot be read: {error!r}") from None
 
 
+def describe(error: BaseException) -> str:
+    """An error in one line: a user's mistake by its message, any other with its type."""
+    return str(error) if isinstance(error, KsimError) else f"{type(error).__name__}: {error}"
+
+
 class StatusFile:
     """Writes `status.json` while a run goes on; a context manager around the run.
 
@@ -111,7 +116,7 @@ class StatusFile:
         elif isinstance(error, KeyboardInterrupt | SystemExit):
             self.end("preempted" if self.status.state == "preempted" else "interrupted")
         else:
-            self.end("failed", error=str(error) if isinstance(error, KsimError) else f"{type(error).__name__}: {error}")
+            self.end("failed", error=describe(error))
 
     def _write(self, status: Status) -> None:
         self.status = status

@@ -21,7 +21,7 @@ from ksim.stop import StopRequest
 from ksim.store import checkpoint
 from ksim.store import status as status_file
 from ksim.store.run_dir import RunDir, RunInUse
-from ksim.store.status import Status, StatusFile
+from ksim.store.status import Status, StatusFile, describe
 
 log = logging.getLogger(__name__)
 
@@ -111,15 +111,16 @@ def objective(run: RunDir) -> float | None:
 
 
 def _train(run: RunDir, stop: StopRequest) -> None:
-    from ksim.train import train  # late: launchers run where no JAX backend may be started
-
     try:
+        from ksim.train import train  # late: launchers run where no JAX backend may be started
+
         cfg = compose.load_frozen(run.config_path)
-    except KsimError as error:
-        log.error("%s", error)
-        StatusFile(run.status_path).end("failed", error=str(error))
+        resume = bool(checkpoint.steps(run.checkpoints))
+    except Exception as error:
+        log.exception("the job cannot begin")
+        StatusFile(run.status_path).end("failed", error=describe(error))
         raise
-    train(cfg, run, resume=bool(checkpoint.steps(run.checkpoints)), stop=stop)
+    train(cfg, run, resume=resume, stop=stop)
 
 
 def _wait_for_owner(run: RunDir) -> None:

@@ -27,6 +27,7 @@ from submitit.core.utils import FailedJobError, FailedSubmissionError
 
 from ksim.errors import KsimError
 from ksim.store.run_dir import RunDir
+from ksim.store.status import describe
 from ksim.sweep import slurm
 from ksim.sweep.job import Job, completed, objective, status
 from ksim.sweep.plan import Planned, freeze, plan, withdraw
@@ -109,7 +110,7 @@ class LocalLauncher(FrozenLauncher):
                 Job(job.run.path)()
                 _report(job)
             except Exception as error:  # train.log has the traceback, and the others go on
-                log.error("%s: failed: %s", job.run.path.name, error)
+                log.error("%s: failed: %s; see %s", job.run.path.name, describe(error), job.run.log_path)
             if jax := sys.modules.get("jax"):
                 jax.clear_caches()  # compiled programs of one job are of no use to the next
 

@@ -1,8 +1,11 @@
 """Sweeps on a real Slurm: whatever it does to a job, the job ends as if nothing had happened."""
 
+import csv
 import json
 import os
 import signal
+import subprocess
+import sys
 
 import pytest
 from omegaconf import OmegaConf
@@ -96,15 +99,12 @@ def test_a_sweep_whose_launcher_dies(login):
     jobs = login.jobs("s")
     names = [run.path.name.partition("_")[2] for run in jobs]
     assert names[:2] == [f"algo.learning_rate={rate},seed=1" for rate in ("0.0005", "0.001")]
-    jobs[3].config_path.write_text("nonsense: 1\n")  # a job that fails before it trains
-    wait_for(lambda: sum(state(run) == "running" for run in jobs) == 2, "two jobs at once")
-    assert (
-        slurm("squeue", "--array", "--noheader", "--states=RUNNING", f"--jobs={number(jobs[0]).split('_')[0]}").count(
-            "\n"
-        )
-        == 2
-    )
-    assert len({number(run).partition("_")[0] for run in jobs}) == 1  # one array
+    jobs[3].checkpoints.touch()  # a file where the folder is to be: this job will fail
+    wait_for(lambda: all(run.provenance_path.exists() for run in jobs[:2]), "two jobs at once")
+    array = number(jobs[0]).partition("_")[0]
+    running = slurm("squeue", "--array", "--noheader", "--states=RUNNING", f"--jobs={array}")
+    assert len(running.splitlines()) == 2 and not any(run.status_path.exists() for run in jobs[2:])
+    assert all(number(run).startswith(f"{array}_") for run in jobs)
     gpus = [json.loads(run.provenance_path.read_text())["environment"]["CUDA_VISIBLE_DEVICES"] for run in jobs[:2]]
     assert sorted(gpus) == ["0", "1"]
     os.kill(launcher.pid, signal.SIGKILL)
@@ -114,13 +114,24 @@ def test_a_sweep_whose_launcher_dies(login):
     login.fast()
     printed, _ = again.communicate(timeout=300)
     assert again.returncode == 1, printed
-    assert "are in the queue already" in printed and "1 of 6 jobs did not complete" in printed
-    assert "Traceback" not in printed
+    assert "6 are in the queue already" in printed and "1 of 6 jobs did not complete" in printed
+    assert f"{jobs[3].path.name}: failed: " in printed and "Traceback" not in printed
     assert [state(run) for run in jobs] == ["completed"] * 3 + ["failed"] + ["completed"] * 2
-    assert "nonsense" in jobs[3].log_path.read_text()
-    assert f"{jobs[3].path.name}: failed: " in printed
-    steps = [[line["step"] for line in metrics.read(run.metrics_path)] for run in jobs if run is not jobs[3]]
-    assert all(found == list(range(128, 6_401, 128)) for found in steps)
+    assert "Traceback" in jobs[3].log_path.read_text()
+
+    jobs[3].checkpoints.unlink()
+    code, printed = login.run(*sweep)
+    assert code == 0 and "6 jobs (5 done before)" in printed
+    lines = [[line["step"] for line in metrics.read(run.metrics_path)] for run in jobs]
+    assert all(steps == list(range(128, 6_401, 128)) for steps in lines)  # each was trained, and once
+
+    report = [sys.executable, "-m", "ksim.report", "s"]
+    done = subprocess.run(report, cwd=login.path, env=login.environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    with open(login.path / "s" / "report" / "groups.csv") as file:
+        groups = list(csv.DictReader(file))
+    assert len(groups) == 2 and all(group["seeds"] == "3" for group in groups), groups
+    assert (login.path / "s" / "report" / "curves_slow.png").stat().st_size > 10_000
 
 
 def test_what_slurm_refuses_is_told_in_its_words(login):

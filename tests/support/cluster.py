@@ -74,13 +74,17 @@ class Login:
         for record in self.path.rglob("slurm.json"):
             subprocess.run(["scancel", "--quiet", json.loads(record.read_bytes())["job"]])
 
+    @property
+    def environment(self) -> dict[str, str]:
+        return {**os.environ, "PYTHONPATH": f"{REPO}:{self.path}"}
+
     def start(self, *argv: str, code: str | None = None) -> "subprocess.Popen[str]":
         """`python -m ksim.run --config-dir my -m <argv>` on Slurm."""
         python = [sys.executable, *(["-c", code] if code else ["-m", "ksim.run"])]
         process = subprocess.Popen(
             [*python, "--config-dir", "my", "-m", *SLURM, *SMALL, *argv],
             cwd=self.path,
-            env={**os.environ, "PYTHONPATH": f"{REPO}:{self.path}"},
+            env=self.environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

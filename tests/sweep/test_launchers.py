@@ -72,7 +72,7 @@ def test_a_failure_leaves_the_others_alone_and_can_be_tried_again(cwd):
 def test_a_failure_in_the_launching_process_too(cwd):
     (cwd.path / "fail-1").touch()
     code, printed = cwd.run(*SWEEP, "launcher=local", "seed=1,2")
-    assert code == 1 and f"{FIRST}: failed: no luck" in printed and f"{SECOND}: completed" in printed
+    assert code == 1 and f"{FIRST}: failed: ValueError: no luck" in printed and f"{SECOND}: completed" in printed
 
 
 def test_yaml_files_that_change_change_no_job(cwd):
