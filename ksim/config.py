@@ -153,7 +153,7 @@ class WandbCfg:
     mode: str = MISSING  # one of WANDB_MODES
     project: str = MISSING  # project that the run appears in
     entity: str | None = MISSING  # user or team; None: the account's default
-    group: str | None = MISSING  # None: the sweep's name in a sweep, else no group
+    group: str | None = MISSING  # None: the sweep's folder in a sweep, else no group
     tags: list[str] = MISSING  # labels of the run
 
 

@@ -241,13 +241,12 @@ def _logger(cfg: Config, run_dir: RunDir) -> Logger:
     wandb: WandbCfg | None = cfg.logger.wandb
     if wandb is None:
         return LocalLogger()
-    sweep = run_dir.path.parent.name if run_dir.path.parent.parent.name == "sweeps" else None
     return WandbLogger(
         run_dir=run_dir.path,
         mode=cast(Mode, wandb.mode),  # the config is checked
         project=wandb.project,
         entity=wandb.entity,
-        group=wandb.group or sweep,
+        group=wandb.group,
         name=f"{cfg.name}/{run_dir.path.name}",
         tags=wandb.tags,
         config=dataclasses.asdict(cfg),
