@@ -229,7 +229,8 @@ def _story(run: RunDir) -> str:
         return f"{run.path.name}: completed" + ("" if value is None else f", return {value:.3f}")
     if found.state == "failed":
         return f"{run.path.name}: failed: {found.error}; see {run.log_path}"
-    return f"{run.path.name}: ended at {found.step:,} steps without completing ({found.state}); see {run.log_path}"
+    how = "killed" if found.state == "running" else found.state
+    return f"{run.path.name}: {how} at {found.step:,} steps; see {run.log_path}"
 
 
 def _shares(cpus: Sequence[int], size: int) -> list[tuple[int, ...]]:

@@ -46,7 +46,7 @@ sys.modules["ksim.train"] = module
 
 @dataclass(frozen=True)
 class Cwd:
-    """A working directory in which nothing is really trained."""
+    """A working directory, and what is started there."""
 
     path: Path
 
@@ -78,6 +78,12 @@ class Cwd:
         return {
             name: (path / "train.log").read_text().count("training with") for name, path in self.jobs(sweep).items()
         }
+
+
+@pytest.fixture
+def real_cwd(tmp_path) -> Cwd:
+    """A working directory in which trainings are real."""
+    return Cwd(tmp_path)
 
 
 @pytest.fixture

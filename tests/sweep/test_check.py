@@ -34,6 +34,10 @@ MISTAKES = [
         re.compile(r"hydra\.launcher\.partiton: no such key \(did you mean 'part"),
     ),
     ("'algo.learning_rate=interval(1e-4,1e-3)'", re.compile("BasicSweeper does not support .* see sweeper=optuna")),
+    (
+        "launcher=submitit_local hydra.launcher.nodes=2",
+        "hydra.launcher.nodes: must be 1, as a training is one process, not 2",
+    ),
     # searches: both ends of a range, each value of a choice, and what is fixed
     (
         "sweeper=optuna 'algo.gamma=interval(0.9,1.1)'",

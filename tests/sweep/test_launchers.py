@@ -1,5 +1,6 @@
 """Sweeps on one machine: what is frozen, what is done again, what a failure, a Ctrl-C and a dead launcher leave."""
 
+import json
 import os
 import signal
 import time
@@ -161,3 +162,25 @@ def test_a_search_maximizes_the_return(cwd):
     assert best.best_params["algo.gamma"] == max(gammas) and best.best_value == pytest.approx(100 * max(gammas))
     code, printed = cwd.run(*search)  # the same values are drawn, and nothing is trained again
     assert code == 0 and cwd.trainings("s") == dict.fromkeys(jobs, 1)
+
+
+@pytest.mark.slow
+def test_a_small_real_search(real_cwd):
+    pytest.importorskip("optuna")
+    small = """
+    task=cartpole_balance physics=mujoco physics.threads=1 algo.num_envs=16 algo.num_env_states_per_minibatch=32
+    algo.num_minibatches=2 algo.actor_hidden=[16] algo.critic_hidden=[16] algo.total_steps=256
+    log.interval_iterations=2 eval.episodes=4 eval.video=false eval.interval_steps=null
+    """.split()
+    code, printed = real_cwd.run(
+        *("-m", *small, "sweeper=optuna", "hydra.sweeper.n_trials=2", "hydra.sweeper.n_jobs=1", "hydra.sweep.dir=s"),
+        "algo.learning_rate=tag(log, interval(1e-4, 1e-3))",
+    )
+    assert code == 0, printed
+    jobs = real_cwd.jobs("s")
+    returns = [
+        json.loads((run / "eval" / "final" / "metrics.json").read_text())["summary"]["return"] for run in jobs.values()
+    ]
+    assert len(returns) == 2 and OmegaConf.load(real_cwd.path / "s" / "optimization_results.yaml").best_value == max(
+        returns
+    )
