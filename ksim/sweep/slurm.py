@@ -12,7 +12,7 @@ from ksim.store.run_dir import RunDir
 
 log = logging.getLogger(__name__)
 
-_SHORTEST_S, _LONGEST_S = 2.0, 20.0  # between two looks at the queue
+_SHORTEST_S, _LONGEST_S = 2.0, 10.0  # between two looks at the queue
 _RECORD = "slurm.json"
 
 
@@ -50,10 +50,13 @@ class Queue:
             if queued is None:
                 continue
             for number in list(left):
-                left[number] = 0 if number in queued else left[number] + 1
-                if left[number] == 2:  # seen twice, as a job that is just being requeued may be missing once
+                if number in queued:
+                    left[number] = 0
+                    continue
+                wait = _SHORTEST_S
+                left[number] += 1
+                if left[number] == 2:  # a job that is just being requeued may be missing once
                     del left[number]
-                    wait = _SHORTEST_S
                     yield number
 
 

@@ -93,6 +93,20 @@ def test_jobs_that_are_requeued_preempted_and_killed(login, undisturbed):
     assert [run.log_path.read_text() for run in jobs[1:]] == before
 
 
+def test_a_job_that_reaches_its_time_limit_twice(time_limit, undisturbed):
+    login, process = time_limit
+    wait_for(lambda: login.jobs("s"), "a frozen job")
+    (run,) = login.jobs("s")
+    wait_for(lambda: resumes(run) == 2, "two time limits", seconds=400)
+    login.fast()
+    printed, _ = process.communicate(timeout=200)
+    assert process.returncode == 0, printed
+    (log,) = (login.path / "s" / ".submitit").rglob("*_log.err")
+    assert log.read_text().count("this job is timed-out") == 2
+    assert resumes(run) == 2 and state(run) == "completed"
+    assert_same(run, undisturbed)
+
+
 def test_a_sweep_whose_launcher_dies(login):
     """An array, two jobs at once, each with a GPU of its own; a job fails; the launcher is killed in the middle."""
     login.slow()
@@ -151,17 +165,3 @@ def test_a_bad_value_sends_nothing(login):
     assert code == 2 and printed.startswith("error: algo.gamma: must be above 0 and at most 1, not 1.1")
     assert not (login.path / "runs").exists()
     assert slurm("squeue", "--noheader", "--format=%A", "--name=ksim") == before
-
-
-def test_a_job_that_reaches_its_time_limit_twice(time_limit, undisturbed):
-    login, process = time_limit
-    wait_for(lambda: login.jobs("s"), "a frozen job")
-    (run,) = login.jobs("s")
-    wait_for(lambda: resumes(run) == 2, "two time limits", seconds=400)
-    login.fast()
-    printed, _ = process.communicate(timeout=200)
-    assert process.returncode == 0, printed
-    (log,) = (login.path / "s" / ".submitit").rglob("*_log.err")
-    assert log.read_text().count("this job is timed-out") == 2
-    assert resumes(run) == 2 and state(run) == "completed"
-    assert_same(run, undisturbed)
