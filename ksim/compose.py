@@ -308,6 +308,8 @@ def _explain_missing_file(error: MissingConfigException, app: Hydra) -> str:
     found = re.search(r"Could not (?:find|load) '([^']+)'", text)
     if found is None:
         return _one_line(text.split("Config search path")[0].split("Search path")[0])
+    if found[1] == "hydra/sweeper/optuna":
+        return "sweeper=optuna: needs the extra 'optuna'; install it with: pip install 'ksim[optuna]'"
     group, _, name = found[1].rpartition("/")
     options = sorted(app.config_loader.get_group_options(group)) if group else []
     place = re.match(r"In '([^']+)'", text)

@@ -67,7 +67,9 @@ def check_sweep(load: Loader, cfg: DictConfig, overrides: Sequence[Override]) ->
         if not _is_grid(cfg) and not config.eval.episodes:
             raise ConfigError("eval.episodes: must be above 0, as a search compares the final evaluations")
     launchers.register()
-    if "${now" not in str(OmegaConf.to_container(cfg.hydra.sweep, resolve=False)["dir"]):  # type: ignore[call-overload, index]
+    unresolved = OmegaConf.to_container(cfg.hydra.sweep, resolve=False)
+    assert isinstance(unresolved, dict)
+    if "${now" not in str(unresolved["dir"]):
         return []  # a folder that was named, perhaps of a sweep to go on with
     return [f"hydra.sweep.dir={quoted(run_dir.claim_folder(sweep_dir))}"]
 

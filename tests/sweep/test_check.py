@@ -4,6 +4,7 @@ import re
 import shlex
 
 import pytest
+from support.child import output
 
 from ksim.cli import preflight
 from ksim.errors import ConfigError
@@ -105,3 +106,17 @@ def test_a_launcher_that_builds_on_one_of_ksims_is_fine(tmp_path, monkeypatch, m
     monkeypatch.chdir(tmp_path)
     argv = ["--config-dir", str(my), "-m", "launcher=mine", "seed=1,2", "hydra.sweep.dir=s"]
     assert preflight(argv) == argv
+
+
+def test_a_search_without_its_extra_says_what_to_install(tmp_path):
+    code = """
+import sys
+sys.modules["hydra_plugins.hydra_optuna_sweeper"] = None  # as if it were not there
+from ksim.cli import preflight
+from ksim.errors import ConfigError
+try:
+    preflight(["-m", "sweeper=optuna", "seed=1,2"])
+except ConfigError as error:
+    print(error)
+"""
+    assert output(code).strip().endswith("install it with: pip install 'ksim[optuna]'")

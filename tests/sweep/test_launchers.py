@@ -89,10 +89,12 @@ def test_yaml_files_that_change_change_no_job(cwd):
     assert (run / "train.log").read_text().count("gamma 0.5") == 2
 
 
-def test_a_drawn_seed_stays(cwd):
-    sweep = ("-m", "task=cartpole_balance", "seed=null", "hydra.sweep.dir=s")
+def test_what_is_drawn_or_follows_from_the_sweep_is_frozen_too(cwd):
+    """A seed; the folder's name as the group of wandb."""
+    sweep = ("-m", "task=cartpole_balance", "seed=null", "hydra.sweep.dir=s", "logger=wandb")
     assert cwd.run(*sweep)[0] == 0
     (run,) = cwd.jobs("s").values()
+    assert OmegaConf.load(run / "config.yaml").logger.wandb.group == "s"
     before = (run / "config.yaml").read_text()
     code, printed = cwd.run(*sweep)
     assert code == 0 and "differs" not in printed and (run / "config.yaml").read_text() == before
