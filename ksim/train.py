@@ -13,6 +13,7 @@ import numpy as np
 
 from ksim.compose import freeze
 from ksim.config import Config, WandbCfg
+from ksim.envs import table
 from ksim.envs.log import summarize
 from ksim.evaluation import evaluate_into, sentence
 from ksim.experiment import Experiment, build, random_key
@@ -61,6 +62,7 @@ def _train(cfg: Config, run_dir: RunDir, status: StatusFile, resume: bool, stop:
     assert cfg.seed is not None  # the config is checked
     log.info("physics: %s", experiment.engine.reason)
     log.info("run directory: %s", run_dir.path)
+    log.info("%s", table.text(experiment.env))
     files.write_atomic(run_dir.config_path, freeze(cfg).encode())
     run_dir.update_latest()
     provenance.write(

@@ -111,6 +111,15 @@ def test_the_first_lines_name_the_engine_and_why(kbot):
     assert "physics: C MuJoCo on 1 CPU thread" in log[0] and str(run.path) in log[1]
 
 
+def test_the_terms_are_shown_before_the_training(kbot):
+    run, out = kbot
+    table = out[: out.index("compiled the training")]
+    cfg = load_frozen(run.config_path)
+    for kind in (cfg.task.rewards, cfg.task.terminations, cfg.task.events, cfg.task.metrics, cfg.task.actions):
+        assert all(name in table for name in kind)
+    assert "rewards" in run.log_path.read_text()
+
+
 def test_every_metric_of_a_training_is_in_its_lines_and_in_a_plot(kbot):
     run, _ = kbot
     lines = metrics.read(run.metrics_path)

@@ -2,11 +2,12 @@
 
 import dataclasses
 import inspect
+import io
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
-from rich.console import Group
+from rich.console import Console, Group
 from rich.markup import escape
 from rich.table import Table
 
@@ -22,6 +23,14 @@ _NAMES = {"joints": "joint", "bodies": "body", "feet": "body", "geoms": "geom", 
 def describe(env: Env) -> Group:
     """Tables of an env's managers, those without a term left out, for `rich.console.Console.print`."""
     return Group(*_tables(env))
+
+
+def text(env: Env, width: int = 120) -> str:
+    """The same as plain text, `width` characters wide."""
+    console = Console(file=io.StringIO(), width=width)
+    with console.capture() as captured:
+        console.print(describe(env))
+    return "\n".join(line.rstrip() for line in captured.get().splitlines())
 
 
 def _tables(env: Env) -> Iterator[Table]:
