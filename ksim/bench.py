@@ -12,6 +12,7 @@ import os
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -24,7 +25,7 @@ from mujoco.batch import Batch, SimulationError
 from rich.console import Console
 from rich.table import Table
 
-from ksim import cpus
+from ksim import cpus, manager_times
 from ksim.compose import compose
 from ksim.entry import entry
 from ksim.envs import Env
@@ -89,7 +90,9 @@ def main(argv: Sequence[str]) -> None:
         raise KsimError(f"--json: there is no folder {options.json.absolute().parent}")
     jax.config.update("jax_enable_compilation_cache", False)  # else its compile seconds would be those of a disk
     with Console(stderr=True).status("building ...") as status:
-        found = measure(build(cfg), options.repeats, options.warmup, lambda text: status.update(f"{text} ..."))
+        found = measure(
+            build(cfg), options.repeats, options.warmup, options.managers, lambda text: status.update(f"{text} ...")
+        )
     found["overrides"] = options.overrides
     show(found)
     if options.json is not None:
@@ -110,12 +113,17 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="as for a training: task=kbot_standing ...")
     parser.add_argument("--repeats", type=int, default=3, help="turns; the median counts (default: 3)")
     parser.add_argument("--warmup", type=int, default=8, help="iterations of training before them (default: 8)")
+    parser.add_argument("--managers", action="store_true", help="also time the managers of the env, one by one")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write everything there")
     return parser
 
 
 def measure(
-    experiment: Experiment, repeats: int, warmup: int, tell: Callable[[str], object] = lambda text: None
+    experiment: Experiment,
+    repeats: int,
+    warmup: int,
+    managers: bool = False,
+    tell: Callable[[str], object] = lambda text: None,
 ) -> dict[str, Any]:
     """Time ceiling, engine, env, rollout, update and training in turns.
 
@@ -123,11 +131,13 @@ def measure(
         experiment: what to train.
         repeats: how many turns.
         warmup: iterations of training before them, rounded up to whole chunks.
+        managers: also time the managers of the env, each alone.
         tell: hears what comes next.
 
     Returns:
         `programs`: by name, `env_steps_per_s` (median), `all` (of each turn), `percent_of_ceiling` and `compile_s`;
-        `parts`: seconds of an iteration and share of it, by what they go into; `carry_bytes_per_env`; and settings.
+        `parts`: seconds of an iteration and share of it, by what they go into; `managers`: likewise of the env's
+        steps in an iteration; `carry_bytes_per_env`; and settings.
     """
     cfg, env, ppo = experiment.cfg, experiment.env, experiment.ppo
     assert cfg.seed is not None  # the config is checked
@@ -161,8 +171,19 @@ def measure(
         "collect": (compiled("collect", jax.jit(lambda s: collect(env, ppo, s)), before), (before,)),
         "update": (compiled("update", jax.jit(lambda s, d: update(ppo, s, d)), before, dataset), (before, dataset)),
     }
+    if managers:
+        tell("recording states")
+        states_T = jax.jit(lambda s, a: manager_times.record_states(env, s, a))(
+            recording.env_state, recording.action_TEa
+        )
+        for name, (_, part) in manager_times.PARTS.items():
+            function = jax.jit(partial(manager_times.run_part, part, env))
+            programs[name] = (
+                compiled(name, function, states_T, recording.action_TEa),
+                (states_T, recording.action_TEa),
+            )
     replay = Replay(experiment, recording, threads)
-    seconds: dict[str, list[float]] = {name: [] for name in (*PROGRAMS, "update")}
+    seconds: dict[str, list[float]] = {name: [] for name in (*PROGRAMS, *programs)}
     inside_C: dict[str, list[float]] = {name: [] for name in programs}  # of an iteration
     for turn in range(repeats):
         tell(f"turn {turn + 1} of {repeats}")
@@ -202,6 +223,10 @@ def measure(
         "iteration_s": median["train"],
         "ceiling_s": median["ceiling"],
         "parts": parts(median, C, experiment.engine.engine),
+        "managers": {
+            name: {"seconds": (s := median[name] - C[name]), "percent": 100.0 * s / median["env"]}
+            for name in (manager_times.PARTS if managers else ())
+        },
         "carry_bytes_per_env": carry_bytes(before.env_state) / cfg.algo.num_envs,
     }
 
@@ -395,7 +420,22 @@ def show(found: Mapping[str, Any]) -> None:
     times.add_row("the ceiling", "the physics in C MuJoCo alone", f"{found['ceiling_s']:.3f}",
                   f"{found['programs']['train']['percent_of_ceiling']:.1f}")  # fmt: skip
     console.print(speeds, times)
+    if found["managers"]:
+        console.print(_manager_table(found))
     console.print(f"carried from step to step: {found['carry_bytes_per_env']:,.0f} bytes an env")
+
+
+def _manager_table(found: Mapping[str, Any]) -> Table:
+    rows = Table("", "", "seconds", "% of Env.step", title="managers of the env, each alone, in an iteration")
+    for column in rows.columns[2:]:
+        column.justify = "right"
+    for name, row in found["managers"].items():
+        rows.add_row(name, manager_times.PARTS[name][0], f"{row['seconds']:.4f}", f"{row['percent']:.1f}")
+    programs = found["programs"]
+    share = programs["env"]["env_steps_per_s"] / programs["physics"]["env_steps_per_s"]
+    rows.add_section()
+    rows.add_row("Env.step", "of the engine's own throughput", "", f"{100.0 * share:.1f}")
+    return rows
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import mujoco
 import numpy as np
 import pytest
 
-from ksim import bench
+from ksim import bench, manager_times
 from ksim.compose import compose
 from ksim.errors import ConfigError, KsimError
 from ksim.experiment import Experiment, build
@@ -56,16 +56,20 @@ def check(found: dict, engine: str) -> None:
 def test_it_prints_two_tables_and_writes_them_as_json(tmp_path, capsys):
     cache = jax.config.jax_enable_compilation_cache
     try:
-        bench.main([*SMALL, "--repeats", "2", "--warmup", "1", "--json", str(tmp_path / "bench.json"), "seed=3"])
+        bench.main(
+            [*SMALL, "--repeats", "2", "--warmup", "1", "--managers", "--json", str(tmp_path / "bench.json"), "seed=3"]
+        )
     finally:
         jax.config.update("jax_enable_compilation_cache", cache)
     found = json.loads((tmp_path / "bench.json").read_text())
     check(found, "mujoco")
+    assert list(found["managers"]) == list(manager_times.PARTS)
+    assert all(0 < row["seconds"] < 10 for name, row in found["managers"].items() if name != "resets")
     assert found["repeats"] == 2 and found["seed"] == 3 and found["overrides"] == [*SMALL, "seed=3"]
     out = capsys.readouterr().out
     assert "16 envs x 4 env steps an iteration, 2 physics steps each" in out
     assert "C MuJoCo on 1 CPU thread" in out and "the ceiling: 1 of" in out
-    for name in (*found["programs"], *found["parts"], "an iteration", "the ceiling"):
+    for name in (*found["programs"], *found["parts"], *found["managers"], "an iteration", "the ceiling"):
         assert f"│ {name} " in out
     assert f"{found['programs']['train']['env_steps_per_s']:,.0f}" in out
     assert f"{found['carry_bytes_per_env']:,.0f} bytes an env" in out
