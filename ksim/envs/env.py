@@ -285,9 +285,8 @@ class Env:
         rest_Eu = self._vmap(lambda s: self.actions.at_rest(self._context(s)), 0)(state)
         state = replace(state, physics=self.physics.forward(state.physics, self._inputs(state), rest_Eu, done_E))
         memory = self._vmap(self._fresh_memory, 0)(state, key_E)
-        return replace(
-            state, memory=state.memory | where_env(done_E, memory, {name: state.memory[name] for name in memory})
-        )
+        old = {path: state.memory[path] for path in memory}
+        return replace(state, memory=state.memory | where_env(done_E, memory, old))
 
     def _fresh_episode(self, state: EnvState, key: PRNGKeyArray) -> EnvState:
         event_key, timer_key = jax.random.split(key)
