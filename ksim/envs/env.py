@@ -129,7 +129,7 @@ class Env:
         """
         everywhere_E = jnp.ones(num_envs, bool)
         state, startup_key_E = split_keys(self._blank_state(key, num_envs))
-        state = self._follow_inertia(self._vmap(self._startup)(state, startup_key_E), state)
+        state = self._follow_inertia(self._vmap(self._startup)(state, startup_key_E), state, "startup")
         state, reset_key_E = split_keys(state)
         state = self._share_timers(self._reset_where(state, everywhere_E, reset_key_E))
         if random_age and self.max_episode_steps:
@@ -152,7 +152,7 @@ class Env:
         event_key_E, reset_key_E, terminal_key_E, obs_key_E, action_key_E = (key_E5[:, i] for i in range(5))
         last = state
         state = self._share_timers(self._vmap(self._fire_events)(state, event_key_E))
-        state = self._follow_inertia(state, last)
+        state = self._follow_inertia(state, last, "step", "interval")
         state, ctrl_ESu = self._vmap(self._act, (STATE_AXES, 0))(state, action_Ea, action_key_E)
         state, bad_E = self._simulate(state, last.physics, ctrl_ESu)
         state = replace(state, episode_step=state.episode_step + 1, action=action_Ea, prev_action=state.action)
@@ -217,9 +217,9 @@ class Env:
                 fields[name] = jnp.where(where, value, fields[name]).astype(float_dtype())
         return replace(state, physics=replace(state.physics, **physics), model_fields=fields, memory=ctx.memory)
 
-    def _follow_inertia(self, state: EnvState, last: EnvState) -> EnvState:
-        """The state with the constants of the model that changed masses and inertias imply."""
-        if not self._implied_fields:
+    def _follow_inertia(self, state: EnvState, last: EnvState, *modes: str) -> EnvState:
+        """The state with the constants of the model that masses and inertias imply which events of modes changed."""
+        if not self.events.inertial_modes.intersection(modes):
             return state
         changed_E = jnp.zeros(len(state.episode_step), bool)
         for name in set(INERTIAL_FIELDS) & set(state.model_fields):
@@ -280,7 +280,7 @@ class Env:
         last = state
         fresh = self._vmap(self._fresh_episode)(state, key_E)
         state = replace(where_env(done_E, replace(fresh, **no_shared), replace(state, **no_shared)), **shared)
-        state = self._follow_inertia(state, last)
+        state = self._follow_inertia(state, last, "reset")
         # Controls of a zero action: what a reset env's acceleration-stage fields answer to.
         rest_Eu = self._vmap(lambda s: self.actions.at_rest(self._context(s)), 0)(state)
         state = replace(state, physics=self.physics.forward(state.physics, self._inputs(state), rest_Eu, done_E))

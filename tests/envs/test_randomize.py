@@ -124,3 +124,25 @@ def test_what_a_reset_env_shows_is_of_its_new_model(play):
             np.testing.assert_allclose(step.out.obs["actor"][env], data.qfrc_smooth, rtol=1e-4, atol=1e-4)
             seen += 1
     assert seen > E
+
+
+def test_a_startup_draws_once():
+    """Each env keeps its mass through its episodes, and the constants are the mass's from the first step on."""
+    player = Player(
+        cartpole_task(
+            episode_length_s=0.1,
+            terminations={"time_out": {"_target_": f"{MDP}.terminations.time_out"}},
+            events={
+                "mass": {"_target_": f"{MDP}.randomize.mass", "mode": "startup", "bodies": "pole", "range": [0.3, 3.0]}
+            },
+        )
+    )
+    model = player.env.scene.model
+    steps = player.play(np.zeros((7, E, 1)))
+    assert any(step.out.done.any() for step in steps)
+    for state in (steps[0].before, *(step.after for step in steps)):
+        assert np.array_equal(state.model_fields["body_mass"], steps[0].before.model_fields["body_mass"])
+        for env in range(E):
+            own = own_model(model, state, env)
+            np.testing.assert_allclose(state.model_fields["dof_invweight0"][env], own.dof_invweight0, rtol=1e-4)
+    assert np.unique(steps[0].before.model_fields["body_mass"][:, model.body("pole").id]).size == E

@@ -10,7 +10,7 @@ from ksim.envs.managers.timers import draw_steps
 from ksim.envs.scene import ENCODER_BIAS
 from ksim.envs.terms import Term
 from ksim.errors import ConfigError
-from ksim.physics.base import APPLIED_FORCES
+from ksim.physics.base import APPLIED_FORCES, INERTIAL_FIELDS
 from ksim.typecheck import hint
 
 STATE_WRITES = ("qpos", "qvel", "act")
@@ -26,6 +26,7 @@ class EventManager:
         terms: the resolved terms.
         model_fields: the mjModel fields, applied forces and `encoder_bias` that events write, each with the path of
             the first such event; they get a value per env. Found by tracing.
+        inertial_modes: modes in which an event changes masses or inertias. Found by tracing.
     """
 
     def __init__(self, terms: dict[str, Term], step_dt: float):
@@ -38,6 +39,7 @@ class EventManager:
         self.terms = terms
         self.step_dt = step_dt
         self.model_fields: dict[str, str] = {}
+        self.inertial_modes: set[str] = set()
 
     def of_mode(self, mode: str) -> dict[str, Term]:
         """The terms of one mode, in their order."""
@@ -70,11 +72,13 @@ class EventManager:
 
     def declare(self, ctx: Context, key: PRNGKeyArray) -> None:
         """Trace every event once and note the model fields that they write."""
-        self.model_fields = {}
+        self.model_fields, self.inertial_modes = {}, set()
         for term in self.terms.values():
             for name in self.writes(term, ctx, key, True):
                 if name not in STATE_WRITES:
                     self.model_fields.setdefault(name, term.path)
+                if name in INERTIAL_FIELDS:
+                    self.inertial_modes.add(term.settings.mode)
 
     def draw_timers(self, key: PRNGKeyArray) -> dict[str, Int[Array, ""]]:
         """Env steps until each interval event fires next, at least 1."""
