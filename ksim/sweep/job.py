@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import signal
+import subprocess
 import sys
 import time
 from dataclasses import dataclass
@@ -80,7 +81,11 @@ class Preemption(StopRequest):
         status.preempted(step)
         log.info("saved at %s steps", f"{step:,}")
         if signum == self.requeue_signal:
-            self._before[signum](signum, None)  # submitit's handler: it counts, requeues and exits
+            try:
+                self._before[signum](signum, None)  # submitit's handler: it counts, requeues and exits
+            except subprocess.SubprocessError as error:
+                # Slurm refuses where it is requeueing the job by itself at this moment; it then ends this process.
+                log.info("not requeued (%s); going on", error)
 
     def _handle(self, signum: int, frame: FrameType | None) -> None:
         if self.signum != self.requeue_signal:

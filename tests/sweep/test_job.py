@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import subprocess
 import threading
 import time
 
@@ -119,6 +120,21 @@ def test_submitits_signal_is_answered_after_the_save(tmp_path, requeued, signals
     assert requeued == [Preemption.requeue_signal]
     found = status.read(run.status_path)
     assert found is not None and (found.state, found.step) == ("preempted", 128)
+
+
+def test_where_slurm_requeues_by_itself_the_training_goes_on_until_it_is_killed(tmp_path):
+    def handler(signum, frame):
+        raise subprocess.CalledProcessError(1, ["scontrol", "requeue"])  # as submitit's does then
+
+    before = signal.signal(Preemption.requeue_signal, handler)
+    try:
+        run = RunDir(tmp_path)
+        with StatusFile(run.status_path) as current, Preemption() as stop:
+            os.kill(os.getpid(), Preemption.requeue_signal)
+            stop.saved(current, run, 128)
+            assert status.read(run.status_path).state == "preempted"
+    finally:
+        signal.signal(Preemption.requeue_signal, before)
 
 
 def test_the_handlers_before_come_back(requeued):
