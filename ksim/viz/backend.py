@@ -147,33 +147,41 @@ def run_worker(
     with contextlib.ExitStack() as stack:
         if folder is None:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ksim_render_")))
-        (folder / "job.json").write_text(json.dumps({**job, "stall_timeout_s": stall_timeout_s}))
-        env = {**os.environ, "MUJOCO_GL": backend}
-        # A process that imported mujoco with another backend has left its choice in this variable, and
-        # mujoco refuses a contradiction.
-        env.pop("PYOPENGL_PLATFORM", None)
-        if "PYTHONPATH" in env:  # the worker runs elsewhere, so that MuJoCo's MUJOCO_LOG.TXT lands nowhere
-            env["PYTHONPATH"] = os.pathsep.join(os.path.abspath(p) for p in env["PYTHONPATH"].split(os.pathsep))
-        stdout, stderr = folder / "stdout", folder / "stderr"
-        with stdout.open("wb") as out, stderr.open("wb") as err:
-            # A session of its own, so that a kill reaches the encoder too.
-            process = subprocess.Popen(
-                [sys.executable, "-P", str(WORKER), str(folder)],
-                env=env,
-                cwd=folder,
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=err,
-                start_new_session=True,
-            )
+        stdout = folder / "stdout"
+        with stdout.open("wb") as out:
+            process = start_worker(job, backend, folder, stall_timeout_s, stdin=subprocess.DEVNULL, stdout=out)
         try:
             finished = _wait(process, stdout, stall_timeout_s)
         finally:  # a Ctrl-C here leaves no process behind either
             if process.poll() is None:
-                _kill(process)
+                kill_worker(process)
         if not finished:
             raise WorkerError(f"no answer for {stall_timeout_s:g} s; the driver seems to hang")
-        return _result(folder, process.returncode, stderr)
+        return _result(folder, process.returncode)
+
+
+def start_worker(
+    job: dict[str, Any], backend: str, folder: Path, stall_timeout_s: float, *, stdin: Any, stdout: Any
+) -> subprocess.Popen[bytes]:
+    """Starts `render_worker.py` on a job whose files are in `folder`, with MUJOCO_GL set to `backend`."""
+    (folder / "job.json").write_text(json.dumps({**job, "stall_timeout_s": stall_timeout_s}))
+    env = {**os.environ, "MUJOCO_GL": backend}
+    # A process that imported mujoco with another backend has left its choice in this variable, and
+    # mujoco refuses a contradiction.
+    env.pop("PYOPENGL_PLATFORM", None)
+    if "PYTHONPATH" in env:  # the worker runs elsewhere, so that MuJoCo's MUJOCO_LOG.TXT lands nowhere
+        env["PYTHONPATH"] = os.pathsep.join(os.path.abspath(p) for p in env["PYTHONPATH"].split(os.pathsep))
+    with (folder / "stderr").open("wb") as err:
+        # A session of its own, so that a kill reaches the encoder too.
+        return subprocess.Popen(
+            [sys.executable, "-P", str(WORKER), str(folder)],
+            env=env,
+            cwd=folder,
+            stdin=stdin,
+            stdout=stdout,
+            stderr=err,
+            start_new_session=True,
+        )
 
 
 def _wait(process: subprocess.Popen[bytes], stdout: Path, stall_timeout_s: float) -> bool:
@@ -188,7 +196,8 @@ def _wait(process: subprocess.Popen[bytes], stdout: Path, stall_timeout_s: float
     return True
 
 
-def _kill(process: subprocess.Popen[bytes]) -> None:
+def kill_worker(process: subprocess.Popen[bytes]) -> None:
+    """Ends a worker at once, with the encoder that it started."""
     if hasattr(os, "killpg"):
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
@@ -198,19 +207,20 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
         process.wait(timeout=5)
 
 
-def _result(folder: Path, returncode: int, stderr: Path) -> dict[str, Any]:
+def _result(folder: Path, returncode: int) -> dict[str, Any]:
     try:
         result: dict[str, Any] = json.loads((folder / "result.json").read_text())
     except (OSError, ValueError):
         if returncode < 0:
             raise WorkerError(f"the process died of {signal.Signals(-returncode).name}") from None
-        lines = stderr.read_text(errors="replace").strip().splitlines() or ["no message"]
-        raise WorkerError(f"exit code {returncode}: {_short(lines[-1])}") from None
+        lines = (folder / "stderr").read_text(errors="replace").strip().splitlines() or ["no message"]
+        raise WorkerError(f"exit code {returncode}: {short(lines[-1])}") from None
     if not result["ok"]:
-        raise WorkerError(_short(result["error"]))
+        raise WorkerError(short(result["error"]))
     return result
 
 
-def _short(reason: str) -> str:
+def short(reason: str) -> str:
+    """A reason in one line of no more than 200 characters."""
     line = " ".join(reason.split())
     return line if len(line) <= 200 else line[:197] + "..."

@@ -53,7 +53,15 @@ class Frame:
     radius: float = 0.01
 
 
-Marker: TypeAlias = Arrow | Sphere | Capsule | Frame
+@dataclass(frozen=True)
+class Ghost:
+    """The whole model in another state, see-through: `qpos` is `(nq,)`; `rgba` replaces the colours of its geoms."""
+
+    qpos: Sequence[float] | np.ndarray
+    rgba: Rgba = (0.5, 0.7, 1.0, 0.35)
+
+
+Marker: TypeAlias = Arrow | Sphere | Capsule | Frame | Ghost
 
 
 class DebugVisualizer:
@@ -77,15 +85,37 @@ class DebugVisualizer:
 
 
 def pack(markers_T: Iterable[Sequence[Marker]]) -> np.ndarray:
-    """Returns the markers as rows `[frame, kind, from, to, radius, rgba]`, shape `(n, ROW_SIZE)`.
+    """Returns the markers but ghosts as rows `[frame, kind, from, to, radius, rgba]`, shape `(n, ROW_SIZE)`.
 
     A marker with a number that is not finite (a diverged state) is left out.
     """
     rows: list[list[float]] = []
     for frame, markers in enumerate(markers_T):
         for marker in markers:
-            rows.extend([float(frame), *row] for row in _rows(marker))
-    packed = np.array(rows, dtype=np.float64).reshape(-1, ROW_SIZE)
+            if not isinstance(marker, Ghost):
+                rows.extend([float(frame), *row] for row in _rows(marker))
+    return _finite(rows, ROW_SIZE)
+
+
+def pack_ghosts(markers_T: Iterable[Sequence[Marker]], num_qpos: int) -> np.ndarray:
+    """Returns the ghosts as rows `[frame, rgba, qpos]`, shape `(n, 5 + num_qpos)`; others as in `pack`.
+
+    Raises:
+        ValueError: a ghost is not of this model.
+    """
+    rows: list[list[float]] = []
+    for frame, markers in enumerate(markers_T):
+        for marker in markers:
+            if isinstance(marker, Ghost):
+                qpos = np.asarray(marker.qpos, dtype=np.float64)
+                if qpos.shape != (num_qpos,):
+                    raise ValueError(f"a ghost's qpos must have shape ({num_qpos},), got {qpos.shape}")
+                rows.append([float(frame), *marker.rgba, *qpos])
+    return _finite(rows, 5 + num_qpos)
+
+
+def _finite(rows: list[list[float]], size: int) -> np.ndarray:
+    packed = np.array(rows, dtype=np.float64).reshape(-1, size)
     return packed[np.isfinite(packed).all(axis=1)]
 
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from ksim.errors import ConfigError, KsimError
 from ksim.viz.backend import BackendReport, RenderError, WorkerError, find_backend, run_worker
-from ksim.viz.markers import ROW_SIZE, DebugVisualizer, Marker, pack
+from ksim.viz.markers import DebugVisualizer, Marker, pack, pack_ghosts
 
 __all__ = [
     "BackendReport",
@@ -68,6 +68,10 @@ class Camera:
             elevation=math.degrees(math.asin(view[2] / distance)),
             **others,
         )
+
+    def view(self) -> dict[str, Any]:
+        """What the render worker's job says of the camera."""
+        return {"camera": dataclasses.asdict(self), "width": self.width, "height": self.height}
 
     def check(self, model: mujoco.MjModel) -> None:
         """Raises ConfigError if the model has no such body or camera, or the size cannot be drawn."""
@@ -196,8 +200,12 @@ def _arrays(
         raise ValueError(f"qpos_Tq must have shape (T >= 1, {model.nq}), got {qpos_Tq.shape}")
     if markers_T is not None and len(markers_T) != len(qpos_Tq):
         raise ValueError(f"markers_T must have one list a frame: {len(qpos_Tq)}, got {len(markers_T)}")
-    markers = np.empty((0, ROW_SIZE)) if markers_T is None else pack(markers_T[::skip])
-    arrays = {"qpos_Tq": _hold_last_finite(qpos_Tq[::skip]), "markers": markers}
+    markers_T = [] if markers_T is None else markers_T[::skip]
+    arrays = {
+        "qpos_Tq": _hold_last_finite(qpos_Tq[::skip]),
+        "markers": pack(markers_T),
+        "ghosts": pack_ghosts(markers_T, model.nq),
+    }
     for name, array, width in (("mocap_pos_TM3", mocap_pos_TM3, 3), ("mocap_quat_TM4", mocap_quat_TM4, 4)):
         if array is not None:
             array = np.asarray(array, dtype=np.float64)
@@ -232,8 +240,7 @@ def _run(
     backend = find_backend()
     mujoco.mj_saveModel(model, str(folder / "model.mjb"), None)
     np.savez(folder / "data.npz", **arrays)  # type: ignore[arg-type]
-    view = {"camera": dataclasses.asdict(camera), "width": camera.width, "height": camera.height}
     try:
-        run_worker({**job, **view}, backend.name, folder=folder, stall_timeout_s=stall_timeout_s)
+        run_worker({**job, **camera.view()}, backend.name, folder=folder, stall_timeout_s=stall_timeout_s)
     except WorkerError as err:
         raise RenderError(f"Rendering with MUJOCO_GL={backend.name} ({backend.device}) failed: {err}") from err

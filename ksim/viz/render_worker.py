@@ -5,11 +5,15 @@ nothing of ksim (and never JAX). MUJOCO_GL is set before it starts, because mujo
 
 The folder holds `job.json` and, unless the job is a probe, `model.mjb` and `data.npz`. The worker writes a dot a frame
 to its stdout (the parent's sign of life) and at the end `result.json`: `{"ok": true, ...}` or `{"ok": false, "error"}`.
+
+The job `stream` has no `data.npz`: the worker reads a state from its stdin, answers with the picture on its stdout, and
+so on until its stdin is closed; see `ksim.viz.live`.
 """
 
 import json
 import os
 import signal
+import struct
 import sys
 from pathlib import Path
 from typing import Any
@@ -25,28 +29,32 @@ PROBE_XML = """
 # Software renderers pay for every texel of the shadow map, and 1024 looks well at video sizes.
 MAX_SHADOW_SIZE = 1024
 ARROW, SPHERE, CAPSULE = 0, 1, 2  # as in markers.py
+ROW_SIZE = 13  # as in markers.py
+MAX_MARKERS = 10_000
+REQUEST = struct.Struct("<qq")  # how many marker rows and ghost rows follow the positions; all of them float64
+ANSWER = struct.Struct("<?q")  # whether it is a picture (else why there is none), and how many bytes follow
 
 
 def main(folder: Path) -> int:
     job = json.loads((folder / "job.json").read_text())
     _arm_watchdog(job["stall_timeout_s"])
     try:
-        result = {"ok": True, **(_probe() if job["kind"] == "probe" else _render(folder, job))}
+        result = {"ok": True, **JOBS[job["kind"]](folder, job)}
     except BaseException as err:  # whatever a driver throws becomes the reason that the parent reports
         result = {"ok": False, "error": f"{type(err).__name__}: {err}"}
     (folder / "result.json").write_text(json.dumps(result))
     return 0 if result["ok"] else 1
 
 
-def _arm_watchdog(seconds: float) -> None:
+def _arm_watchdog(seconds: float | None) -> None:
     # The parent kills a stalled worker; should the parent itself be gone, the kernel ends it a little later,
-    # even inside a driver call that never returns.
+    # even inside a driver call that never returns. None: nobody waits.
     if hasattr(signal, "alarm"):
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
-        signal.alarm(int(seconds) + 30)
+        signal.alarm(0 if seconds is None else int(seconds) + 30)
 
 
-def _probe() -> dict[str, Any]:
+def _probe(folder: Path, job: dict[str, Any]) -> dict[str, Any]:
     import mujoco
 
     model = mujoco.MjModel.from_xml_string(PROBE_XML)
@@ -70,43 +78,116 @@ def _device() -> str:
 
 
 def _render(folder: Path, job: dict[str, Any]) -> dict[str, Any]:
-    import mujoco
     import numpy as np
 
-    model = mujoco.MjModel.from_binary_path(str(folder / "model.mjb"))
     with np.load(folder / "data.npz") as arrays:
-        qpos_Tq, rows = arrays["qpos_Tq"], arrays["markers"]
+        qpos_Tq, rows, ghosts = arrays["qpos_Tq"], arrays["markers"], arrays["ghosts"]
         mocap_pos_TM3 = arrays["mocap_pos_TM3"] if "mocap_pos_TM3" in arrays else None
         mocap_quat_TM4 = arrays["mocap_quat_TM4"] if "mocap_quat_TM4" in arrays else None
-    camera, width, height = job["camera"], job["width"], job["height"]
-    model.vis.global_.offwidth = max(model.vis.global_.offwidth, width)
-    model.vis.global_.offheight = max(model.vis.global_.offheight, height)
-    model.vis.quality.shadowsize = min(model.vis.quality.shadowsize, MAX_SHADOW_SIZE)
-
-    data = mujoco.MjData(model)
-    renderer = mujoco.Renderer(model, height, width, max_geom=10_000 + len(rows))
-    sink = _VideoSink(job, width, height) if job["kind"] == "video" else _ArraySink(job, len(qpos_Tq), width, height)
-    image = np.empty((height, width, 3), dtype=np.uint8)
+    artist = _Artist(folder, job)
+    make_sink = _VideoSink if job["kind"] == "video" else _ArraySink
+    sink = make_sink(job, len(qpos_Tq), artist.width, artist.height)
     for t, qpos in enumerate(qpos_Tq):
         _arm_watchdog(job["stall_timeout_s"])
-        data.qpos[:] = qpos
         if mocap_pos_TM3 is not None:
-            data.mocap_pos[:] = mocap_pos_TM3[t]
+            artist.data.mocap_pos[:] = mocap_pos_TM3[t]
         if mocap_quat_TM4 is not None:
-            data.mocap_quat[:] = mocap_quat_TM4[t]
-        # What drawing needs, and not the collisions and constraints of mj_forward.
-        mujoco.mj_kinematics(model, data)
-        mujoco.mj_comPos(model, data)
-        mujoco.mj_camlight(model, data)
-        mujoco.mj_tendon(model, data)
-        renderer.update_scene(data, _camera(model, data, camera))
-        _draw_markers(renderer.scene, rows[rows[:, 0] == t])
-        renderer.render(out=image)
-        sink.write(image)
+            artist.data.mocap_quat[:] = mocap_quat_TM4[t]
+        sink.write(artist.draw(qpos, rows[rows[:, 0] == t], ghosts[ghosts[:, 0] == t]))
         sys.stdout.write(".")
         sys.stdout.flush()
     sink.close()
     return {"frames": len(qpos_Tq)}
+
+
+def _stream(folder: Path, job: dict[str, Any]) -> dict[str, Any]:
+    import numpy as np
+
+    requests = sys.stdin.buffer
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # whatever a driver prints must not end up between two pictures
+
+    def answer(is_picture: bool, content: bytes) -> None:
+        answers.write(ANSWER.pack(is_picture, len(content)) + content)
+        answers.flush()
+
+    def numbers(count: int) -> Any:
+        return np.frombuffer(requests.read(8 * count), np.float64)
+
+    frames = 0
+    try:
+        artist = _Artist(folder, job)
+        num_qpos = artist.model.nq
+        while True:
+            _arm_watchdog(None)
+            header = requests.read(REQUEST.size)
+            if len(header) < REQUEST.size:  # the parent has closed its end, or is gone
+                return {"frames": frames}
+            _arm_watchdog(job["stall_timeout_s"])
+            num_rows, num_ghosts = REQUEST.unpack(header)
+            qpos, rows = numbers(num_qpos), numbers(num_rows * ROW_SIZE).reshape(-1, ROW_SIZE)
+            ghosts = numbers(num_ghosts * (5 + num_qpos)).reshape(-1, 5 + num_qpos)
+            answer(True, artist.draw(qpos, rows, ghosts).tobytes())
+            frames += 1
+    except Exception as err:
+        answer(False, f"{type(err).__name__}: {err}".encode())
+        raise
+
+
+JOBS = {"probe": _probe, "video": _render, "frames": _render, "stream": _stream}
+
+
+class _Artist:
+    """A model, its renderer and its camera."""
+
+    def __init__(self, folder: Path, job: dict[str, Any]) -> None:
+        import mujoco
+        import numpy as np
+
+        self.model = model = mujoco.MjModel.from_binary_path(str(folder / "model.mjb"))
+        self.camera, self.width, self.height = job["camera"], job["width"], job["height"]
+        model.vis.global_.offwidth = max(model.vis.global_.offwidth, self.width)
+        model.vis.global_.offheight = max(model.vis.global_.offheight, self.height)
+        model.vis.quality.shadowsize = min(model.vis.quality.shadowsize, MAX_SHADOW_SIZE)
+        self.data = mujoco.MjData(model)
+        self._ghost = mujoco.MjData(model)
+        self._renderer = mujoco.Renderer(model, self.height, self.width, max_geom=MAX_MARKERS + model.ngeom)
+        self._image = np.empty((self.height, self.width, 3), dtype=np.uint8)
+
+    def draw(self, qpos: Any, rows: Any, ghosts: Any) -> Any:
+        """Returns the picture of a state, valid until the next one."""
+        _place(self.model, self.data, qpos)
+        self._renderer.update_scene(self.data, _camera(self.model, self.data, self.camera))
+        for ghost in ghosts:
+            _place(self.model, self._ghost, ghost[5:])
+            _draw_ghost(self._renderer.scene, self.model, self._ghost, ghost[1:5])
+        _draw_markers(self._renderer.scene, rows)
+        self._renderer.render(out=self._image)
+        return self._image
+
+
+def _place(model: Any, data: Any, qpos: Any) -> None:
+    """What drawing needs, and not the collisions and constraints of mj_forward."""
+    import mujoco
+
+    data.qpos[:] = qpos
+    mujoco.mj_kinematics(model, data)
+    mujoco.mj_comPos(model, data)
+    mujoco.mj_camlight(model, data)
+    mujoco.mj_tendon(model, data)
+
+
+def _draw_ghost(scene: Any, model: Any, data: Any, rgba: Any) -> None:
+    import mujoco
+
+    first = scene.ngeom
+    moving = mujoco.mjtCatBit.mjCAT_DYNAMIC  # not the floor a second time
+    mujoco.mjv_addGeoms(model, data, mujoco.MjvOption(), mujoco.MjvPerturb(), moving, scene)
+    for geom in scene.geoms[first : scene.ngeom]:
+        geom.rgba[:] = rgba
+        geom.transparent = rgba[3] < 1.0
+        geom.matid = -1
+        geom.category = mujoco.mjtCatBit.mjCAT_DECOR  # it casts no shadow
 
 
 def _camera(model: Any, data: Any, camera: dict[str, Any]) -> Any:
@@ -154,7 +235,7 @@ def _draw_markers(scene: Any, rows: Any) -> None:
 class _VideoSink:
     """Streams frames into ffmpeg, so that memory holds one of them."""
 
-    def __init__(self, job: dict[str, Any], width: int, height: int) -> None:
+    def __init__(self, job: dict[str, Any], frames: int, width: int, height: int) -> None:
         import imageio.v2 as imageio
 
         self._writer = imageio.get_writer(
