@@ -16,6 +16,7 @@ import mujoco
 import numpy as np
 
 from ksim import __version__
+from ksim.envs.view import camera, visual_model
 from ksim.errors import KsimError
 from ksim.experiment import Experiment, random_key
 from ksim.rl.evaluate import Episodes, evaluate
@@ -153,11 +154,11 @@ def wilson(share: float, count: int, z: float = 1.96) -> tuple[float, float]:
 
 def film(experiment: Experiment, episodes: Episodes, path: Path) -> Path | None:
     """The first episode as an mp4; None, with a warning, where nothing can be rendered."""
-    step_dt = experiment.env.step_dt
-    length = min(_first_length(episodes), int(experiment.cfg.eval.video_length_s / step_dt))
+    env = experiment.env
+    length = min(_first_length(episodes), int(experiment.cfg.eval.video_length_s / env.step_dt))
     qpos_Tq = np.asarray(episodes.qpos_Tq)[: max(length, 1)]
     path.parent.mkdir(parents=True, exist_ok=True)
-    return try_render_video(experiment.visual_model(), qpos_Tq, path, fps=1.0 / step_dt, camera=experiment.camera())
+    return try_render_video(visual_model(env), qpos_Tq, path, fps=1.0 / env.step_dt, camera=camera(env))
 
 
 def plot_first(experiment: Experiment, episodes: Episodes, folder: Path) -> list[Path]:

@@ -5,17 +5,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
-import mujoco
 import numpy as np
 
 from ksim import runtime
 from ksim.config import Config
 from ksim.envs import Env, make_env
-from ksim.envs.scene import build_scene
 from ksim.errors import ConfigError
 from ksim.physics import EngineChoice, choose_engine
 from ksim.rl import PPO
-from ksim.viz.render import Camera
 
 
 @dataclass(frozen=True)
@@ -38,16 +35,6 @@ class Experiment:
         """A fresh policy: what a checkpoint's tree `policy` looks like, networks and observation statistics."""
         net, normalizer = self.ppo.init_policy(self.env, jax.random.key(0))
         return {"net": net, "normalizer": normalizer}
-
-    def visual_model(self) -> mujoco.MjModel:
-        """The model with everything that is there to be looked at; `qpos` is that of the env's model."""
-        return build_scene(self.cfg.task, self.env.actions.control, visual=True).model
-
-    def camera(self) -> Camera:
-        """The task's camera; it follows the base of a robot that can move away."""
-        viewer, robot = self.cfg.task.viewer, self.env.scene.robot
-        track = robot.base_body if robot.is_floating_base else None
-        return Camera.between(viewer.position, viewer.target, track=track, width=viewer.width, height=viewer.height)
 
 
 def build(cfg: Config) -> Experiment:

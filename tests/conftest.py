@@ -12,6 +12,7 @@ import pytest
 from ksim import runtime
 from ksim.compose import compose
 from ksim.config import Config
+from ksim.viz.backend import RenderError, find_backend
 
 runtime.use_compile_cache()
 
@@ -48,3 +49,12 @@ def kbot_cfg(composed) -> Config:
 def cartpole_cfg(composed) -> Config:
     """The cart-pole task, likewise."""
     return copy.deepcopy(composed["cartpole_balance"])
+
+
+@pytest.fixture
+def renderer():
+    """Skips the test on a machine that cannot draw."""
+    try:
+        return find_backend()
+    except RenderError as err:
+        pytest.skip(f"this machine cannot render: {err}")

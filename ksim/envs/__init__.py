@@ -1,6 +1,23 @@
-"""The environment: a task's terms over a physics engine, in pure functional form."""
+"""The environment: a task's terms over a physics engine, in pure functional form, and its stateful faces."""
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from ksim.config import ManagerBasedRlEnvCfg
 from ksim.envs.env import Env, make_env
 from ksim.envs.state import EnvState, StepOutput
 
-__all__ = ["Env", "EnvState", "StepOutput", "make_env"]
+if TYPE_CHECKING:
+    from ksim.envs.factory import make as make
+    from ksim.envs.manager_based import ManagerBasedRlEnv as ManagerBasedRlEnv
+
+__all__ = ["Env", "EnvState", "ManagerBasedRlEnv", "ManagerBasedRlEnvCfg", "StepOutput", "make", "make_env"]
+
+# These check and compose configs, whose modules import this package; so they are imported when they are asked for.
+_LATE = {"ManagerBasedRlEnv": "ksim.envs.manager_based", "make": "ksim.envs.factory"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_LATE[name]), name)

@@ -1,7 +1,7 @@
 import mujoco
 import pytest
 
-from ksim.viz.backend import RenderError, find_backend, forget_backends
+from ksim.viz.backend import forget_backends
 
 # A red ball on a white plane, with a body to track, a mocap target and a camera of its own.
 BALL = """
@@ -30,12 +30,3 @@ def fresh_backend():
     forget_backends()
     yield
     forget_backends()
-
-
-@pytest.fixture
-def renderer():
-    """Skips the test on a machine that cannot draw."""
-    try:
-        return find_backend()
-    except RenderError as err:
-        pytest.skip(f"this machine cannot render: {err}")

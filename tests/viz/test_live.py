@@ -29,6 +29,11 @@ def live(renderer, ball):
     live.close()
 
 
+def share_that_differs(a, b) -> float:
+    """Share of the pixels; a software renderer is not exact to the bit."""
+    return float((a != b).any(axis=-1).mean())
+
+
 def is_running(pid: int) -> bool:
     try:
         os.kill(pid, 0)
@@ -43,8 +48,8 @@ def test_each_picture_is_that_of_its_state_and_its_markers(live, ball):
     markers_T = [[], [marker], []]
     alone = render_frames(ball, np.array(states), camera=FRONT, markers_T=markers_T)
     for qpos, markers, expected in zip(states, markers_T, alone, strict=True):
-        np.testing.assert_array_equal(live.draw(qpos, markers), expected)
-    assert (alone[1] != alone[2]).any() and (alone[0] != alone[2]).any()
+        assert share_that_differs(live.draw(qpos, markers), expected) < 0.001
+    assert share_that_differs(alone[1], alone[2]) > 0.002 and share_that_differs(alone[0], alone[2]) > 0.002
 
 
 def test_one_process_draws_them_all_and_ends_with_the_renderer(live, ball):
@@ -82,7 +87,7 @@ def test_a_ghost_is_seen_through_and_leaves_the_floor_alone(live, ball):
     assert 30 < mixed_red < red and 30 < mixed_green < green
     changed = np.abs(plain - opaque).max(axis=-1) > 8
     assert 300 < changed.sum() < 1500  # a ball of 13 pixels' radius, and nothing else
-    np.testing.assert_array_equal(live.draw(behind), plain)  # gone with its frame
+    assert share_that_differs(live.draw(behind), plain) < 0.001  # gone with its frame
 
 
 def test_mistakes(ball):

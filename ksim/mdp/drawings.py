@@ -1,0 +1,45 @@
+"""How terms look in a picture: functions of one env at one instant, and a term of the task, that return markers."""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from ksim.envs.context import Context
+from ksim.envs.managers.call import bound
+from ksim.envs.math import yaw_of
+from ksim.envs.terms import Term
+from ksim.envs.view import draws
+from ksim.mdp import commands, events
+from ksim.viz.markers import Arrow, Rgba
+
+_ABOVE_BASE = 0.4  # m
+_METRES_PER_SPEED = 0.5  # length of an arrow, m per m/s
+_METRES_PER_NEWTON = 0.005
+_WANTED: Rgba = (0.2, 0.6, 0.2, 1.0)
+_TURN: Rgba = (0.2, 0.4, 0.9, 1.0)
+
+
+@draws(commands.uniform_velocity)
+def velocity_command(ctx: Context, term: Term) -> Iterator[Arrow]:
+    """The commanded velocity as a green arrow above the base, and the yaw rate as a blue one, up for a left turn."""
+    x, y, yaw_rate = np.asarray(ctx.command(term.name))
+    yaw = float(yaw_of(ctx.base_quat))
+    start = np.asarray(ctx.base_pos) + [0.0, 0.0, _ABOVE_BASE]
+    over_floor = np.array([x * np.cos(yaw) - y * np.sin(yaw), x * np.sin(yaw) + y * np.cos(yaw), 0.0])
+    yield from _arrow(start, over_floor * _METRES_PER_SPEED, _WANTED)
+    yield from _arrow(start, np.array([0.0, 0.0, yaw_rate]) * _METRES_PER_SPEED, _TURN)
+
+
+@draws(events.external_force)
+def external_force(ctx: Context, term: Term) -> Iterator[Arrow]:
+    """The force on each pushed body, while it lasts, as a red arrow that ends at the body's centre of mass."""
+    bodies = ctx.scene.find("body", bound(term, ctx).bodies)
+    # Forces of the step that led here: MuJoCo's are still those while the state is looked at.
+    for body, force in zip(bodies, np.asarray(ctx.model_field("xfrc_applied"))[bodies, :3], strict=True):
+        yield from _arrow(np.asarray(ctx.xipos[body]) - force * _METRES_PER_NEWTON, force * _METRES_PER_NEWTON)
+
+
+def _arrow(start: np.ndarray, along: np.ndarray, rgba: Rgba = Arrow.rgba) -> Iterator[Arrow]:
+    """An arrow, unless it would be a dot."""
+    if np.linalg.norm(along) > 0.01:
+        yield Arrow(start, start + along, rgba=rgba)
