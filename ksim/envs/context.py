@@ -182,8 +182,12 @@ class Context:
 
     def body_lin_vel(self, bodies: np.ndarray) -> Float[Array, "n 3"]:
         """Linear velocities of the origins of bodies, by id, in the world frame, m/s."""
+        return self.point_lin_vel(bodies, self.xpos[bodies])
+
+    def point_lin_vel(self, bodies: np.ndarray, points: Float[Array, "n 3"]) -> Float[Array, "n 3"]:
+        """Linear velocities of points of bodies, by id, in the world frame, m/s; the points' places are in it, too."""
         # cvel is the spatial velocity (angular, linear) at the centre of mass of the body's kinematic tree.
-        arm = self.xpos[bodies] - self.subtree_com[self.scene.model.body_rootid[bodies]]
+        arm = points - self.subtree_com[self.scene.model.body_rootid[bodies]]
         return self.cvel[bodies, 3:] + jnp.cross(self.cvel[bodies, :3], arm)
 
     def sensor(self, name: str) -> Float[Array, " n"]:

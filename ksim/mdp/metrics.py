@@ -4,6 +4,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ksim.envs.context import Context
+from ksim.mdp.quantities import planar_velocity
 
 
 def drift(ctx: Context) -> Float[Array, ""]:
@@ -25,3 +26,18 @@ def tilt(ctx: Context) -> Float[Array, ""]:
 def torque_use(ctx: Context) -> Float[Array, ""]:
     """Root mean square of the actuator torques as parts of their limits, in [0, 1]."""
     return jnp.sqrt(jnp.mean(jnp.square(ctx.actuator_force / ctx.scene.robot.torque_limit_u)))
+
+
+def lin_vel_error(ctx: Context, *, command: str) -> Float[Array, ""]:
+    """Distance of the base's (x, y) velocity from the commanded one, in its heading frame, m/s."""
+    return jnp.linalg.norm(planar_velocity(ctx)[:2] - ctx.command(command)[:2])
+
+
+def yaw_rate_error(ctx: Context, *, command: str) -> Float[Array, ""]:
+    """Distance of the base's yaw rate from that of an (x, y, yaw rate) command, rad/s."""
+    return jnp.abs(planar_velocity(ctx)[2] - ctx.command(command)[2])
+
+
+def contact_share(ctx: Context, *, sensor: str) -> Float[Array, ""]:
+    """Share of a contact sensor's elements that touch something."""
+    return jnp.mean(1.0 * ctx.contact(sensor).found)

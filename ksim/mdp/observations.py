@@ -71,3 +71,34 @@ def actuator_force(ctx: Context, *, joints: str = ".*") -> Float[Array, " n"]:
 def sensor(ctx: Context, *, name: str) -> Float[Array, " n"]:
     """Values of one sensor of the model, in MuJoCo's units."""
     return ctx.sensor(name)
+
+
+def contacts(ctx: Context, *, sensor: str) -> Float[Array, " n"]:
+    """1 for each element of a contact sensor that touches something, else 0."""
+    return 1.0 * ctx.contact(sensor).found
+
+
+def contact_force(ctx: Context, *, sensor: str) -> Float[Array, " n"]:
+    """Normal force on each element of a contact sensor in the last substep, N."""
+    return ctx.contact(sensor).force
+
+
+def air_time(ctx: Context, *, sensor: str) -> Float[Array, " n"]:
+    """For how long each element of a contact sensor has been in the air, s; 0 in contact. It needs `track_time`."""
+    return ctx.contact(sensor).air_time
+
+
+def heights(ctx: Context, *, bodies: str) -> Float[Array, " n"]:
+    """Heights of the origins of bodies above the floor's zero, m, in the order of the model.
+
+    Args:
+        ctx: the env.
+        bodies: regex of the bodies' names.
+    """
+    return ctx.xpos[ctx.scene.find("body", bodies), 2]
+
+
+def phase(ctx: Context, *, period_s: float) -> Float[Array, " 2"]:
+    """A clock that starts with the episode, for gaits: cosine and sine of 2 pi t / period."""
+    angle = 2.0 * jnp.pi * ctx.time_s / period_s
+    return jnp.stack([jnp.cos(angle), jnp.sin(angle)])

@@ -1,9 +1,18 @@
 """Reward terms: one small function of one env at one instant, larger is better; the weight gives the sign."""
 
+import equinox as eqx
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from ksim.envs.context import Context
+from ksim.errors import ConfigError
+from ksim.mdp import mirror
+from ksim.mdp.quantities import contact_points, is_asked_to_move, per_joint, planar_velocity
+
+Std = float | dict[str, float]
+
+# Episodes
 
 
 def alive(ctx: Context) -> Float[Array, ""]:
@@ -16,9 +25,32 @@ def terminated(ctx: Context) -> Float[Array, ""]:
     return 1.0 * ctx.terminated
 
 
+# The base
+
+
+def track_lin_vel(ctx: Context, *, command: str, std: float = 0.5) -> Float[Array, ""]:
+    """How well the base follows a commanded (x, y) velocity, in (0, 1]: exp(-|v_xy - command_xy|^2 / std^2), m/s.
+
+    In the base's heading frame, as `commands.uniform_velocity` gives it.
+    """
+    error = planar_velocity(ctx)[:2] - ctx.command(command)[:2]
+    return jnp.exp(-jnp.sum(jnp.square(error)) / std**2)
+
+
+def track_ang_vel(ctx: Context, *, command: str, std: float = 0.5) -> Float[Array, ""]:
+    """How well the base follows the yaw rate of an (x, y, yaw rate) command, in (0, 1]: exp(-e^2 / std^2), rad/s."""
+    error = planar_velocity(ctx)[2] - ctx.command(command)[2]
+    return jnp.exp(-jnp.square(error) / std**2)
+
+
 def upright(ctx: Context, *, std: float = 0.3) -> Float[Array, ""]:
     """How well the base points up, in (0, 1]: exp(-|g_xy|^2 / std^2), g the gravity direction in the base frame."""
     return jnp.exp(-jnp.sum(jnp.square(ctx.projected_gravity[:2])) / std**2)
+
+
+def orientation(ctx: Context) -> Float[Array, ""]:
+    """Squared sine of the base's lean, in [0, 1]: |g_xy|^2, g the gravity direction in the base frame."""
+    return jnp.sum(jnp.square(ctx.projected_gravity[:2]))
 
 
 def base_height(ctx: Context, *, target: float, std: float = 0.1) -> Float[Array, ""]:
@@ -58,6 +90,11 @@ def bodies_still(ctx: Context, *, bodies: str, std: float = 0.3) -> Float[Array,
     return jnp.mean(jnp.exp(-jnp.linalg.norm(velocity, axis=-1) / std))
 
 
+def base_lin_vel_z(ctx: Context) -> Float[Array, ""]:
+    """Squared vertical velocity of the base in its own frame, m^2/s^2."""
+    return jnp.square(ctx.base_lin_vel[2])
+
+
 def base_ang_vel_xy(ctx: Context) -> Float[Array, ""]:
     """Squared roll and pitch rate of the base, rad^2/s^2."""
     return jnp.sum(jnp.square(ctx.base_ang_vel[:2]))
@@ -68,10 +105,49 @@ def base_yaw_rate(ctx: Context) -> Float[Array, ""]:
     return jnp.square(ctx.base_ang_vel[2])
 
 
-def posture(ctx: Context, *, joints: str = ".*", std: float = 0.3) -> Float[Array, ""]:
-    """How close joints are to the home pose, in (0, 1]: exp(-mean((q - q_home)^2) / std^2), rad."""
-    error = ctx.joint_pos_rel[ctx.scene.find_joints(joints)]
-    return jnp.exp(-jnp.mean(jnp.square(error)) / std**2)
+# Joints and actions
+
+
+def posture(ctx: Context, *, joints: str = ".*", std: Std = 0.3) -> Float[Array, ""]:
+    """How close joints are to the home pose, in (0, 1]: exp(-mean((q - q_home)^2 / std^2)), rad.
+
+    Args:
+        ctx: the env.
+        joints: regex of the joints' names.
+        std: one number, or one by regex of the joints' names.
+    """
+    ids = ctx.scene.find_joints(joints)
+    std_n = per_joint(ctx.scene, ids, std, "std")
+    if isinstance(std_n, np.ndarray) and (std_n <= 0).any():
+        raise ConfigError("std: a standard deviation must be positive")
+    return jnp.exp(-jnp.mean(jnp.square(ctx.joint_pos_rel[ids] / std_n)))
+
+
+def stand_still(ctx: Context, *, command: str, joints: str = ".*", max_command: float = 0.1) -> Float[Array, ""]:
+    """Sum of the joints' distances from the home pose while a command asks to stand, rad; else 0.
+
+    Args:
+        ctx: the env.
+        command: name of the command; one no longer than `max_command`, in its own units, asks to stand.
+        joints: regex of the joints' names.
+        max_command: see `command`.
+    """
+    away = jnp.sum(jnp.abs(ctx.joint_pos_rel[ctx.scene.find_joints(joints)]))
+    return jnp.where(is_asked_to_move(ctx, command, max_command), 0.0, away)
+
+
+def asymmetry(ctx: Context, *, joints: str = ".*") -> Float[Array, ""]:
+    """Mean squared difference between the pose and its mirror image, left to right, rad^2.
+
+    Raises:
+        ConfigError: the robot has no mirror map, or the joints do not mirror into each other.
+    """
+    ids = ctx.scene.find_joints(joints)
+    mirrored = mirror.of_joints(ctx.scene, ids)
+    if mirrored is None:
+        raise ConfigError(f"joints: those of {ctx.scene.robot.name!r} do not mirror into each other")
+    position = ctx.joint_pos_rel[ids]
+    return jnp.mean(jnp.square(position - mirrored(position)))
 
 
 def joint_deviation(ctx: Context, *, joints: str = ".*") -> Float[Array, ""]:
@@ -84,9 +160,42 @@ def joint_vel(ctx: Context, *, joints: str = ".*") -> Float[Array, ""]:
     return jnp.sum(jnp.square(ctx.joint_vel[ctx.scene.find_joints(joints)]))
 
 
+def joint_acc(ctx: Context, *, joints: str = ".*") -> Float[Array, ""]:
+    """Sum of squared joint accelerations in the last substep, rad^2/s^4."""
+    ids = ctx.scene.find_joints(joints)
+    return jnp.sum(jnp.square(ctx.qacc[ctx.scene.joint_dof_adr[ids]]))
+
+
+def joint_limits(ctx: Context, *, joints: str = ".*", soft_factor: float = 0.9) -> Float[Array, ""]:
+    """How far joints are beyond their soft limits, summed, rad; joints without a limit do not count.
+
+    Args:
+        ctx: the env.
+        joints: regex of the joints' names.
+        soft_factor: part of each joint's range, about its middle, that costs nothing.
+    """
+    ids = ctx.scene.find_joints(joints)
+    model, joint_ids = ctx.scene.model, ctx.scene.joint_ids[ids]
+    lower, upper = model.jnt_range[joint_ids].T
+    beyond = jnp.abs(ctx.joint_pos[ids] - (lower + upper) / 2) - soft_factor * (upper - lower) / 2
+    return jnp.sum(jnp.where(model.jnt_limited[joint_ids].astype(bool), jnp.maximum(beyond, 0.0), 0.0))
+
+
 def action_rate(ctx: Context) -> Float[Array, ""]:
     """Sum of squared changes of the action since the last env step, action units."""
     return jnp.sum(jnp.square(ctx.action - ctx.prev_action))
+
+
+class action_rate_rate(eqx.Module):  # noqa: N801  (a term's name, as a task writes it)
+    """Sum of squared second differences of the action, a_t - 2 a_(t-1) + a_(t-2), action units; all 0 at a reset."""
+
+    def init(self, ctx: Context) -> Float[Array, " a"]:
+        """The last-but-two action."""
+        return jnp.zeros_like(ctx.action)
+
+    def __call__(self, ctx: Context, before: Float[Array, " a"]) -> tuple[Float[Array, ""], Float[Array, " a"]]:
+        """The value, and what the last-but-two action of the next step will be."""
+        return jnp.sum(jnp.square(ctx.action - 2.0 * ctx.prev_action + before)), ctx.prev_action
 
 
 def action_size(ctx: Context) -> Float[Array, ""]:
@@ -100,6 +209,12 @@ def torque(ctx: Context, *, joints: str = ".*") -> Float[Array, ""]:
     return jnp.mean(jnp.square(ctx.actuator_force[ids] / ctx.scene.robot.torque_limit_u[ids]))
 
 
+def power(ctx: Context, *, joints: str = ".*") -> Float[Array, ""]:
+    """Mechanical power that actuators give and take: sum of |torque of the last substep x velocity after it|, W."""
+    ids = ctx.scene.find_joints(joints, actuated=True)
+    return jnp.sum(jnp.abs(ctx.actuator_force[ids] * ctx.joint_vel[ids]))
+
+
 def joint_near(ctx: Context, *, joints: str, target: float = 0.0, std: float = 1.0) -> Float[Array, ""]:
     """How close joints are to a position, in (0, 1]: exp(-mean((q - target)^2) / std^2), rad or m."""
     error = ctx.joint_pos[ctx.scene.find_joints(joints)] - target
@@ -110,3 +225,52 @@ def pole_upright(ctx: Context, *, joint: str) -> Float[Array, ""]:
     """How upright a pole stands on its hinge, in [0, 1]: (1 + cos(angle)) / 2."""
     angle = ctx.joint_pos[ctx.scene.find_joints(joint)]
     return jnp.mean(1.0 + jnp.cos(angle)) / 2.0
+
+
+# Feet: the elements of a contact sensor
+
+
+def feet_air_time(
+    ctx: Context, *, sensor: str, threshold_s: float = 0.4, command: str | None = None, min_command: float = 0.1
+) -> Float[Array, ""]:
+    """When feet land: for how much longer than `threshold_s` they were in the air, summed, s; negative for a patter.
+
+    Args:
+        ctx: the env.
+        sensor: name of a contact sensor with `track_time`.
+        threshold_s: a step that earns nothing.
+        command: name of a command; nothing is earned while it is no longer than `min_command`. None: always.
+        min_command: see `command`.
+    """
+    feet = ctx.contact(sensor)
+    earned = jnp.sum(jnp.where(feet.first_contact, feet.last_air_time - threshold_s, 0.0))
+    return jnp.where(is_asked_to_move(ctx, command, min_command), earned, 0.0)
+
+
+def feet_slip(ctx: Context, *, sensor: str) -> Float[Array, ""]:
+    """Sum of squared horizontal speeds of the feet that touch, m^2/s^2."""
+    _, velocity = contact_points(ctx, sensor)
+    speed2 = jnp.sum(jnp.square(velocity[:, :2]), axis=-1)
+    return jnp.sum(jnp.where(ctx.contact(sensor).found, speed2, 0.0))
+
+
+def feet_clearance(
+    ctx: Context, *, sensor: str, height: float, command: str | None = None, min_command: float = 0.1
+) -> Float[Array, ""]:
+    """How far feet are from a height above the floor's zero while they swing: sum of |z - height| |v_xy|, m^2/s.
+
+    Args:
+        ctx: the env.
+        sensor: name of a contact sensor.
+        height: of the middle of a foot's geoms, m.
+        command: name of a command; 0 while it is no longer than `min_command`. None: always.
+        min_command: see `command`.
+    """
+    point, velocity = contact_points(ctx, sensor)
+    cost = jnp.sum(jnp.abs(point[:, 2] - height) * jnp.linalg.norm(velocity[:, :2], axis=-1))
+    return jnp.where(is_asked_to_move(ctx, command, min_command), cost, 0.0)
+
+
+def contact_force(ctx: Context, *, sensor: str, limit: float) -> Float[Array, ""]:
+    """By how much the peak forces of a contact sensor's elements exceed a limit in this env step, summed, N."""
+    return jnp.sum(jnp.maximum(ctx.contact(sensor).peak_force - limit, 0.0))

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from support import measure
-from support.terms import context, simulation
+from support.terms import commanded, context, simulation
 
 from ksim.errors import ConfigError
 from ksim.mdp import metrics, observations, terminations
@@ -23,6 +23,12 @@ OBSERVATIONS = {
     ),
     "last_action": ({}, lambda s, d: ACTION),
     "actuator_force": ({"joints": ".*ankle.*"}, lambda s, d: d.actuator_force[[4, 9]]),
+    "command": ({"name": "twist"}, lambda s, d: [0.4, -0.3, 0.8]),
+    "heights": (
+        {"bodies": ".*FootBushing.*"},
+        lambda s, d: [d.body(f"{side}FootBushing_GPF_1517_12").xpos[2] for side in "LR"],
+    ),
+    "phase": ({"period_s": 0.8}, lambda s, d: [np.cos(2 * np.pi * 0.74 / 0.8), np.sin(2 * np.pi * 0.74 / 0.8)]),
     "sensor": ({"name": "imu_acc"}, lambda s, d: d.sensor("imu_acc").data),
 }
 
@@ -31,13 +37,14 @@ OBSERVATIONS = {
 def test_an_observation_is_what_mujoco_measures(kbot, name):
     params, expected = OBSERVATIONS[name]
     data = simulation(kbot, seed=2)
-    value = getattr(observations, name)(context(kbot, data, action=ACTION), **params)
+    ctx = context(kbot, data, action=ACTION, episode_step=37, memory=commanded(0.4, -0.3, 0.8))  # at 0.74 s
+    value = getattr(observations, name)(ctx, **params)
     np.testing.assert_allclose(value, expected(kbot, data), rtol=1e-5, atol=1e-5)
 
 
 def test_every_observation_term_is_tested():
     own = {n for n, f in vars(observations).items() if getattr(f, "__module__", "") == observations.__name__}
-    assert own == set(OBSERVATIONS) | {"command"}  # tests/envs/test_commands.py
+    assert own == set(OBSERVATIONS) | {"contacts", "contact_force", "air_time"}  # test_contact_terms.py
 
 
 def test_gravity_points_down_in_an_upright_robot(kbot):
@@ -109,3 +116,15 @@ def test_metrics(kbot):
     np.testing.assert_allclose(metrics.speed(ctx), speed, rtol=1e-5)
     part = data.actuator_force / kbot.model.actuator_forcerange[:, 1]
     np.testing.assert_allclose(metrics.torque_use(ctx), np.sqrt(np.mean(part**2)), rtol=1e-5)
+
+
+def test_metrics_of_a_velocity_command(kbot):
+    """Of a robot that leans and has turned: what is commanded is over the floor, from its heading."""
+    data = simulation(kbot, seed=4)
+    angular, linear = measure.velocity(kbot, data, "base", local=False)
+    forward = data.body("base").xmat.reshape(3, 3)[:2, 0] / np.linalg.norm(data.body("base").xmat.reshape(3, 3)[:2, 0])
+    left = np.array([-forward[1], forward[0]])
+    own = np.array([linear[:2] @ forward, linear[:2] @ left])
+    ctx = context(kbot, data, memory=commanded(own[0] + 0.3, own[1] - 0.4, angular[2] + 0.7))
+    np.testing.assert_allclose(metrics.lin_vel_error(ctx, command="twist"), 0.5, rtol=1e-4)
+    np.testing.assert_allclose(metrics.yaw_rate_error(ctx, command="twist"), 0.7, rtol=1e-4)

@@ -8,6 +8,7 @@ import mujoco
 import numpy as np
 
 from ksim.envs.context import Context
+from ksim.envs.managers.commands import CommandState
 from ksim.envs.scene import Scene
 from ksim.envs.state import EnvState
 from ksim.physics import PhysicsState
@@ -22,15 +23,19 @@ def context(
     action: Any = (),
     prev_action: Any = (),
     episode_step: int = 0,
+    fields: dict[str, Any] | None = None,
     model_fields: dict[str, Any] | None = None,
     memory: dict[str, Any] | None = None,
     **kwargs: Any,
 ) -> Context:
-    """One env in the state of a simulation. Further arguments are those of `Context`."""
-    fields = {name: jnp.asarray(plain.field(data, name), jnp.float32) for name in DERIVED_FIELDS}
+    """One env in the state of a simulation, with other derived fields where they are given.
+
+    Further arguments are those of `Context`.
+    """
+    derived = {name: plain.field(data, name) for name in DERIVED_FIELDS} | (fields or {})
     state = (jnp.asarray(x, jnp.float32) for x in (data.qpos, data.qvel, data.act, data.qacc_warmstart))
     env_state = EnvState(
-        physics=PhysicsState(*state, fields),
+        physics=PhysicsState(*state, {name: jnp.asarray(x, jnp.float32) for name, x in derived.items()}),
         model_fields={name: jnp.asarray(value, jnp.float32) for name, value in (model_fields or {}).items()},
         key=jax.random.key(0),
         episode_step=jnp.asarray(episode_step),
@@ -43,6 +48,11 @@ def context(
         offender=None,  # type: ignore[arg-type]
     )
     return Context(scene, env_state, **({"step_dt": 0.02, "max_episode_steps": 100} | kwargs))
+
+
+def commanded(*value: float, name: str = "twist") -> dict[str, Any]:
+    """The memory of an env with a command."""
+    return {f"task.commands.{name}": CommandState(jnp.asarray(value), None, jnp.asarray(1))}
 
 
 def simulation(scene: Scene, seed: int = 0, num_steps: int = 3) -> mujoco.MjData:

@@ -1,0 +1,75 @@
+"""What terms of several kinds are made of."""
+
+from collections.abc import Mapping
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float
+
+from ksim.envs.context import Context
+from ksim.envs.math import rotate, rotate_inverse, yaw_of
+from ksim.envs.scene import Scene
+from ksim.errors import ConfigError
+from ksim.typecheck import listed
+
+
+def planar_velocity(ctx: Context) -> Float[Array, " 3"]:
+    """How the base moves over the floor, (x forward, y left, yaw rate) in its heading frame, m/s and rad/s.
+
+    The frame in which velocities are commanded: the base's, but for its lean.
+    """
+    half_yaw = 0.5 * yaw_of(ctx.base_quat)
+    zero = jnp.zeros_like(half_yaw)
+    heading = jnp.stack([jnp.cos(half_yaw), zero, zero, jnp.sin(half_yaw)])
+    yaw_rate = rotate(ctx.base_quat, ctx.base_ang_vel)[2]
+    return jnp.concatenate([rotate_inverse(heading, ctx.base_lin_vel_w)[:2], yaw_rate[None]])
+
+
+def is_asked_to_move(ctx: Context, command: str | None, min_command: float) -> Bool[Array, ""]:
+    """Whether a command is longer than `min_command`, in its own units; without a command, always."""
+    if command is None:
+        return jnp.ones((), bool)
+    return jnp.linalg.norm(ctx.command(command)) > min_command
+
+
+def per_joint(scene: Scene, joints: np.ndarray, value: float | Mapping[str, float], name: str) -> np.ndarray | float:
+    """A parameter that is one number, or a number by regex of the joints' names; the last one that matches wins.
+
+    Args:
+        scene: the task's scene.
+        joints: (n,) indices of the joints.
+        value: the parameter.
+        name: its name, for messages.
+
+    Raises:
+        ConfigError: a pattern matches nothing, or a joint is left without a number.
+    """
+    if not isinstance(value, Mapping):
+        return value
+    value_j = np.full(len(scene.joint_names), np.nan)
+    for pattern, number in value.items():
+        value_j[scene.find_joints(pattern)] = number
+    missing = [scene.joint_names[i] for i in joints if np.isnan(value_j[i])]
+    if missing:
+        raise ConfigError(f"{name}: no pattern matches {listed(missing)}")
+    return value_j[joints]
+
+
+def contact_points(ctx: Context, sensor: str) -> tuple[Float[Array, "n 3"], Float[Array, "n 3"]]:
+    """Where the elements of a contact sensor are, such as feet, and how they move: the mean of each one's geoms.
+
+    Returns:
+        Positions, m, and velocities, m/s, of the geoms' centres as points of their bodies; in the world.
+
+    Raises:
+        ConfigError: the task has no such contact sensor.
+    """
+    model = ctx.scene.model
+    points, velocities = [], []
+    ctx.contact(sensor)  # says so if there is none
+    for names in ctx.scene.contacts[sensor].sensors:
+        geoms = np.array([model.sensor(name).objid[0] for name in names])
+        bodies = model.geom_bodyid[geoms]
+        points.append(jnp.mean(ctx.geom_xpos[geoms], axis=0))
+        velocities.append(jnp.mean(ctx.point_lin_vel(bodies, ctx.geom_xpos[geoms]), axis=0))
+    return jnp.stack(points), jnp.stack(velocities)
