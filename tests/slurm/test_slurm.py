@@ -14,7 +14,7 @@ from support.cluster import assert_same, make_login, number, resumes, slurm, sta
 
 from ksim.store import checkpoint, metrics
 
-pytestmark = pytest.mark.slurm
+pytestmark = [pytest.mark.slurm, pytest.mark.slow]
 
 NO_BACKEND = """
 import atexit
