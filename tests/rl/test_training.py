@@ -14,6 +14,7 @@ from ksim.config import Config
 from ksim.envs import Env, make_env
 from ksim.rl import PPO, TrainState, init_train_state, train_chunk
 from ksim.rl.evaluate import evaluate
+from ksim.rl.ppo import collect
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,18 @@ def learner(request, composed) -> Learner:
 @pytest.fixture(scope="module")
 def trained(learner):
     return learner.train(0, 5)
+
+
+@pytest.mark.parametrize("is_finite_horizon", [True, False])
+def test_only_a_finite_horizon_ends_without_a_value_after_it(cartpole_cfg, is_finite_horizon):
+    """Time-outs are terminal for the learner where the horizon is finite, and bootstrap where it is not."""
+    cfg = cartpole_cfg
+    cfg.task.is_finite_horizon, cfg.task.episode_length_s = is_finite_horizon, 0.1
+    env = make_env(cfg.task, "mujoco", threads=1)
+    ppo = PPO.of(cfg.algo, env)
+    rollout = jax.jit(lambda key: collect(env, ppo, init_train_state(env, ppo, key))[1])(jax.random.key(0))
+    timed_out = rollout.done & (np.asarray(rollout.terminated) == is_finite_horizon)
+    assert rollout.done.sum() >= 8 and (timed_out == rollout.done).all()
 
 
 def test_the_chunk_compiles_exactly_once(learner, trained):
