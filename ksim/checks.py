@@ -76,20 +76,21 @@ def check_task(task: ManagerBasedRlEnvCfg) -> None:
 
 
 def _check_terms(task: ManagerBasedRlEnvCfg) -> None:
+    """In the order in which the env loads its managers."""
     terms.resolve("task.scene.sensors", task.scene.sensors, terms.SensorSettings)
-    terms.resolve_groups("task.observations", task.observations)
+    resolved: dict[str, dict[str, terms.Term]] = {}
+
+    def resolve(**kinds: type) -> None:
+        for kind, settings in kinds.items():
+            resolved[kind] = terms.resolve(f"task.{kind}", getattr(task, kind), settings)
+
+    resolve(events=terms.EventSettings, commands=terms.CommandSettings)
     terms.resolve("task.actions", task.actions, terms.ActionSettings)
+    terms.resolve_groups("task.observations", task.observations)
+    resolve(rewards=terms.RewardSettings, terminations=terms.TerminationSettings, metrics=terms.MetricSettings)
     curricula = CurriculumManager(terms.resolve("task.curriculum", task.curriculum, terms.CurriculumSettings))
-    driven = {
-        "rewards": terms.RewardSettings,
-        "terminations": terms.TerminationSettings,
-        "events": terms.EventSettings,
-        "commands": terms.CommandSettings,
-        "metrics": terms.MetricSettings,
-    }
-    resolved = {name: terms.resolve(f"task.{name}", getattr(task, name), cls) for name, cls in driven.items()}
-    for name, found in resolved.items():
-        curricula.drive(f"task.{name}", found)
+    for kind, found in resolved.items():
+        curricula.drive(f"task.{kind}", found)
     terminations = resolved["terminations"]
     for term in terminations.values():
         if task.episode_length_s <= 0 and getattr(term.func, "time_out", False):

@@ -92,10 +92,9 @@ class ManagerBasedRlEnv:
         engine = kwargs.get("engine", "auto")
         if engine not in ENGINES:
             raise ConfigError(f"engine: there is no {engine!r}{hint(engine, ENGINES)}; there are {listed(ENGINES)}")
-        check_task(cfg)
         runtime.prepare(engine)
         self.cfg = cfg
-        self.cfg.seed = self.seed(-1 if cfg.seed is None else cfg.seed)
+        cfg.seed = self.seed(-1 if cfg.seed is None else cfg.seed)
         self._device = _find_device(device)
         self._threads = kwargs.get("threads")
         self._engine = choose_engine(engine, self._device.platform, self._threads).engine
@@ -148,11 +147,14 @@ class ManagerBasedRlEnv:
     def load_managers(self) -> None:
         """Build the managers from `cfg`: events and commands first, then actions and observations, then the rest.
 
-        The constructor calls it. Called again, after a change of `cfg`, it makes the env anew: `reset` it then.
+        In this order terms are looked up and checked; what action terms drive is asked first of all, because the
+        model needs its actuators. The constructor calls this. Called again, after a change of `cfg`, it makes the env
+        anew: `reset` it then.
 
         Raises:
-            ConfigError: a term does not resolve, or breaks when it is traced.
+            ConfigError: a mistake in the task: of several, the first in this order.
         """
+        check_task(self.cfg)
         self._env: Env = make_env(self.cfg, self._engine, self._threads)
         self._state = None
         num_envs = self.num_envs

@@ -185,7 +185,6 @@ def _draw_ghost(scene: Any, model: Any, data: Any, rgba: Any) -> None:
     mujoco.mjv_addGeoms(model, data, mujoco.MjvOption(), mujoco.MjvPerturb(), moving, scene)
     for geom in scene.geoms[first : scene.ngeom]:
         geom.rgba[:] = rgba
-        geom.transparent = rgba[3] < 1.0
         geom.matid = -1
         geom.category = mujoco.mjtCatBit.mjCAT_DECOR  # it casts no shadow
 

@@ -214,6 +214,24 @@ def test_load_managers_follows_a_changed_config():
     assert (env.step(np.zeros((NUM_ENVS, 1)))[1] == 0).all()
 
 
+def test_managers_are_loaded_in_order():
+    """Of several mistakes, the one in the manager that is loaded first is told."""
+    order = ["events", "commands", "actions", "observations", "rewards", "terminations", "metrics"]
+    bad = {"_target_": "ksim.mdp.nowhere"}
+    cfg = task()
+    good = {kind: getattr(cfg, kind) for kind in order}
+    for kind in order:
+        setattr(cfg, kind, {"actor": {"terms": {"bad": bad}}} if kind == "observations" else {"bad": bad})
+    told = []
+    for _ in order:
+        with pytest.raises(ConfigError) as caught:
+            make(cfg)
+        told.append(str(caught.value).split(".")[1])
+        setattr(cfg, told[-1], good[told[-1]])
+    assert told == order
+    make(cfg)
+
+
 def arrows(env: ManagerBasedRlEnv) -> list[Arrow]:
     visualizer = DebugVisualizer()
     env.update_visualizers(visualizer)
