@@ -104,7 +104,6 @@ class ManagerBasedRlEnv:
         self._obs: Obs = {}
         self._closed = False
         self.load_managers()
-        self.setup_manager_visualizers()
         self.metadata = {**type(self).metadata, "render_fps": 1.0 / self.step_dt}
 
     # What the env is
@@ -157,10 +156,12 @@ class ManagerBasedRlEnv:
         check_task(self.cfg)
         self._env: Env = make_env(self.cfg, self._engine, self._threads)
         self._state = None
+        self._end_renderer()  # it has the old model
         num_envs = self.num_envs
         self._jit_reset = jax.jit(lambda key: self._env.reset(key, num_envs))
         self._jit_restart = jax.jit(lambda *args: restart(self._env, *args), donate_argnums=0)
         self._jit_step = jax.jit(self._step, donate_argnums=0)
+        self.setup_manager_visualizers()
 
     # Playing it
 
@@ -242,9 +243,8 @@ class ManagerBasedRlEnv:
 
     def close(self) -> None:
         """End the process that draws, and forget the state."""
-        if self._renderer is not None:
-            self._renderer.close()
-        self._renderer = self._state = None
+        self._end_renderer()
+        self._state = None
         self._closed = True
 
     @staticmethod
@@ -280,6 +280,11 @@ class ManagerBasedRlEnv:
         if self.cfg.is_finite_horizon:
             return state, out, out.done, jnp.zeros_like(out.truncated)
         return state, out, out.terminated, out.truncated
+
+    def _end_renderer(self) -> None:
+        if self._renderer is not None:
+            self._renderer.close()
+        self._renderer = None
 
     def _check_open(self) -> None:
         if self._closed:
