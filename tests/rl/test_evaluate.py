@@ -46,3 +46,5 @@ def test_the_first_env_is_recorded(episodes):
     np.testing.assert_array_equal(result.qpos_Tq[:, 0], [1, FRESH, FRESH + 1, FRESH, FRESH + 1, FRESH])
     before = jnp.array([0, 1, FRESH, FRESH + 1, FRESH, FRESH + 1])[:, None]
     np.testing.assert_allclose(result.action_Ta, net.policy(normalizer["actor"](before))[0].mean, rtol=1e-4, atol=1e-6)
+    # Commands as they were obeyed: of the state before each step.
+    np.testing.assert_array_equal(result.command_Tn["goal"][:3, 0], [0, 1, 0])

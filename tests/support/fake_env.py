@@ -16,12 +16,20 @@ FRESH = -50.0  # what an env shows after a reset
 class FakePhysics(eqx.Module):
     qpos: Array
 
+    @property
+    def qvel(self) -> Array:
+        return 0.0 * self.qpos
+
 
 class FakeState(eqx.Module):
     physics: FakePhysics
     clock: Array  # (E,) steps since the reset
     total: Array  # (E,) sum of the rewards of the episode
     action: Array
+
+    @property
+    def memory(self) -> Array:
+        return self.clock
 
 
 @dataclass(frozen=True)
@@ -34,6 +42,10 @@ class FakeEnv:
 
     lengths: tuple[int, ...]
     is_finite_horizon: bool = False
+
+    @property
+    def commands(self) -> Any:
+        return SimpleNamespace(values=lambda memory: {"goal": memory[:, None]})
 
     @property
     def cfg(self) -> Any:

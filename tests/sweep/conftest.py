@@ -44,13 +44,22 @@ sys.modules["ksim.train"] = module
 '''
 
 
+# A shell's background job, as this test run may be, hands on that Ctrl-C is ignored.
+MAIN = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from ksim.run import main
+main()
+"""
+
+
 @dataclass(frozen=True)
 class Cwd:
     """A working directory, and what is started there."""
 
     path: Path
 
-    def start(self, *argv: str, code: str = "from ksim.run import main; main()", **env: str) -> "subprocess.Popen[str]":
+    def start(self, *argv: str, code: str = MAIN, **env: str) -> "subprocess.Popen[str]":
         """`python -m ksim.run <argv>`, in a process group of its own."""
         paths = os.pathsep.join(map(str, (self.path / "stub", REPO)))
         return subprocess.Popen(
@@ -63,7 +72,7 @@ class Cwd:
             start_new_session=True,
         )
 
-    def run(self, *argv: str, code: str = "from ksim.run import main; main()", **env: str) -> tuple[int, str]:
+    def run(self, *argv: str, code: str = MAIN, **env: str) -> tuple[int, str]:
         """Its exit code, and what it printed."""
         process = self.start(*argv, code=code, **env)
         printed, _ = process.communicate(timeout=300)
