@@ -41,8 +41,8 @@ VERSION_BASE = "1.3"
 _OLD_FLAGS: dict[str, dict[str | None, str]] = {
     "action": {
         "train": "training is what `python -m ksim.run task=<task>` does; leave it out",
-        "env": "`python -m ksim.view run=<run directory>` shows a trained policy",
-        None: "there is a command for each action: `python -m ksim.run`, `ksim.eval`, `ksim.view`, `ksim.bench`",
+        "env": "`python -m ksim.eval run=<run directory>` films a trained policy",
+        None: "there is a command for each action: `python -m ksim.run`, `ksim.eval`, `ksim.bench`",
     },
     "pretrained": {
         None: "`python -m ksim.run init_from=<run directory>` starts from a trained policy, "

@@ -100,18 +100,21 @@ def main(argv: Sequence[str]) -> None:
         policy, step = load_policy(run, chosen.checkpoint, experiment)
         seed = trained.seed if chosen.seed is None else chosen.seed
         assert seed is not None  # a frozen config has one
-        other = None
-        if chosen.compare and experiment.engine.engine != trained.physics.engine:
-            status.update(f"playing {chosen.episodes} episodes on {trained.physics.engine}, as in the training ...")
-            same = build(changed(trained, overrides))
-            other = summarize(play(same, policy, chosen.episodes, seed), same.env.step_dt)
+
+        def numbers(config: Config, how: str) -> dict[str, float]:
+            status.update(f"playing {chosen.episodes} episodes {how} ...")
+            other = build(config)
+            return summarize(play(other, policy, chosen.episodes, seed), other.env.step_dt)
+
+        trained_on = trained.physics.engine
+        is_compared = chosen.compare and experiment.engine.engine != trained_on
+        compared = numbers(changed(trained, overrides), f"on {trained_on}, as in the training") if is_compared else None
         rows = perturbations(cfg, {name: getattr(chosen, name) for name in DEFAULTS}, chosen.robustness)
-        perturbed = []
-        for row in rows:
-            status.update(f"playing {chosen.episodes} episodes with {row.name}={row.value} ...")
-            other_task = build(compose.with_overrides(cfg, row.overrides))
-            summary = summarize(play(other_task, policy, chosen.episodes, seed), other_task.env.step_dt)
-            perturbed.append(dataclasses.asdict(row) | {"summary": summary})
+        perturbed = [
+            dataclasses.asdict(row)
+            | {"summary": numbers(compose.with_overrides(cfg, row.overrides), f"with {row.name}={row.value}")}
+            for row in rows
+        ]
         status.update(f"playing {chosen.episodes} episodes ...")
         result = evaluate_into(
             run.eval / files.stamp(),
@@ -124,7 +127,7 @@ def main(argv: Sequence[str]) -> None:
                 "step": step,
                 "options": dataclasses.asdict(chosen),
                 "overrides": overrides,
-                "on_the_training_engine": other,
+                "on_the_training_engine": compared,
                 "robustness": perturbed,
             },
         )
@@ -134,8 +137,8 @@ def main(argv: Sequence[str]) -> None:
     if overrides:
         console.print(f"changed: {' '.join(overrides)}")
     console.print(table(result.summary))
-    if other is not None:
-        console.print(gap_table(result.summary, other, experiment.engine.engine, trained.physics.engine))
+    if compared is not None:
+        console.print(gap_table(result.summary, compared, experiment.engine.engine, trained_on))
     if perturbed:
         console.print(robustness_table(result.summary, perturbed))
     for path in sorted(result.folder.iterdir()):

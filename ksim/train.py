@@ -123,7 +123,7 @@ def _loop(
     judge = Judge(experiment, run_dir)
     state, step = _restore(experiment, run_dir) if resume else (None, 0)
     if state is None:
-        state = _fresh(experiment)
+        state = first_state(experiment)
     writer.truncate_after(step)
     if resume:
         judge.recall(metrics_file.read(run_dir.metrics_path))
@@ -165,7 +165,7 @@ def _loop(
     return state
 
 
-def _fresh(experiment: Experiment) -> TrainState:
+def first_state(experiment: Experiment) -> TrainState:
     """The state at step 0: fresh envs and a fresh optimizer, and the policy of `init_from` where there is one."""
     cfg = experiment.cfg
     assert cfg.seed is not None  # the config is checked

@@ -189,7 +189,7 @@ MISTAKES = [
     ("hydra.mode=MULTIRUN algo.num_envs=1000", re.compile("algo: .* is not a multiple of num_envs = 1000")),
     ("-m --config-dir my --config-name sweep", re.compile(r"algo: .* = 1000; .* \[in the job algo\.num_envs=1000")),
     # flags of K-Scale's earlier ksim
-    ("action=env", re.compile(r"action=env is a flag of K-Scale's earlier ksim; `python -m ksim\.view run=")),
+    ("action=env", re.compile(r"action=env is a flag of K-Scale's earlier ksim; `python -m ksim\.eval run=")),
     ("action=train", re.compile("training is what `python -m ksim.run task=<task>` does; leave it out")),
     ("pretrained=walking", re.compile(r"`python -m ksim\.run init_from=<run directory>` starts from a trained policy")),
     ("checkpoint_num=3", re.compile(r"`python -m ksim\.eval run=<run directory> checkpoint=<step>\|best\|latest`")),

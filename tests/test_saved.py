@@ -11,7 +11,7 @@ from ksim.errors import ConfigError
 from ksim.experiment import build
 from ksim.store import checkpoint, run_dir, status
 from ksim.store.run_dir import RunDir
-from ksim.train import _fresh, train
+from ksim.train import first_state, train
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +23,7 @@ def test_weights_and_statistics_are_taken_over_and_nothing_else(source):
     runs_dir = source.path.parents[1]
     cfg = compose([*SMALL, f"runs_dir={runs_dir}", "init_from=latest", "seed=8", "algo.learning_rate=1e-3"])
     assert cfg.init_from == str(source.path)  # `latest` is the new run as soon as there is one
-    state = _fresh(build(cfg))
+    state = first_state(build(cfg))
     saved = checkpoint.load_arrays(checkpoint.newest_valid(source.checkpoints, pytest.fail), "train_state")
 
     def leaves(tree: object) -> list[np.ndarray]:

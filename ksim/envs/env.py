@@ -40,7 +40,7 @@ from ksim.envs.terms import (
     resolve,
     resolve_groups,
 )
-from ksim.envs.tree import STATE_AXES, replace, split_keys, strong, where_env
+from ksim.envs.tree import STATE_AXES, replace, split_keys, strong, where_env, where_fresh
 from ksim.errors import ConfigError
 from ksim.physics import Physics, PhysicsState, initial_state, make_physics
 from ksim.physics.base import APPLIED_FORCES, INERTIAL_FIELDS, float_dtype
@@ -172,6 +172,28 @@ class Env:
         log |= {f"not_finite/{name}": jnp.sum(x_E) for name, x_E in broken_obs_E.items()}
         return state, StepOutput(obs, terminal_obs, reward_E, terminated_E, truncated_E, ends_E, episode_E, log)
 
+    def restart(
+        self, state: EnvState, obs: Obs, mask_E: Bool[Array, " E"], key: PRNGKeyArray | None = None
+    ) -> tuple[EnvState, Obs]:
+        """Fresh episodes in some envs between two steps; `step` restarts by itself those that are done.
+
+        The other envs keep every bit of theirs: buffers, timers, commands, random streams and observations. What
+        startup events drew stays in all of them.
+
+        Args:
+            state: of E envs.
+            obs: their present observations.
+            mask_E: which envs.
+            key: gives those envs new random streams; None: they go on with their own.
+        """
+        seeded = state if key is None else replace(state, key=jax.random.split(key, len(mask_E)))
+        fresh, reset_key_E = split_keys(seeded)
+        fresh, obs_key_E = split_keys(fresh)
+        everywhere_E = jnp.ones_like(mask_E)
+        fresh = self._reset_where(fresh, everywhere_E, reset_key_E)
+        fresh, fresh_obs, _ = self._vmap(self._observe, (STATE_AXES, 0, 0))(fresh, obs_key_E, everywhere_E)
+        return where_fresh(mask_E, fresh, state), where_env(mask_E, fresh_obs, obs)
+
     # The parts of a step, in their order; those of one env are mapped over E
 
     def _context(self, state: EnvState, **kwargs: Any) -> Context:
@@ -275,11 +297,8 @@ class Env:
 
     def _reset_where(self, state: EnvState, done_E: Bool[Array, " E"], key_E: PRNGKeyArray) -> EnvState:
         """The state with a fresh episode in the envs of the mask; the others keep every bit of theirs."""
-        shared = {"offender": state.offender, "curriculum": state.curriculum}
-        no_shared = {name: None for name in shared}
         last = state
-        fresh = self._vmap(self._fresh_episode)(state, key_E)
-        state = replace(where_env(done_E, replace(fresh, **no_shared), replace(state, **no_shared)), **shared)
+        state = where_fresh(done_E, self._vmap(self._fresh_episode)(state, key_E), state)
         state = self._follow_inertia(state, last, "reset")
         # Controls of a zero action: what a reset env's acceleration-stage fields answer to.
         rest_Eu = self._vmap(lambda s: self.actions.at_rest(self._context(s)), 0)(state)

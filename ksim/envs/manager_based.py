@@ -17,7 +17,6 @@ from ksim.checks import check_task
 from ksim.config import ENGINES, ManagerBasedRlEnvCfg
 from ksim.envs.env import Env, make_env
 from ksim.envs.log import summarize
-from ksim.envs.restart import restart
 from ksim.envs.state import EnvState, Obs, StepOutput
 from ksim.envs.view import camera, draw, drawn_terms, visual_model
 from ksim.errors import ConfigError, KsimError
@@ -159,7 +158,7 @@ class ManagerBasedRlEnv:
         self._end_renderer()  # it has the old model
         num_envs = self.num_envs
         self._jit_reset = jax.jit(lambda key: self._env.reset(key, num_envs))
-        self._jit_restart = jax.jit(lambda *args: restart(self._env, *args), donate_argnums=0)
+        self._jit_restart = jax.jit(self._env.restart, donate_argnums=0)
         self._jit_step = jax.jit(self._step, donate_argnums=0)
         self.setup_manager_visualizers()
 

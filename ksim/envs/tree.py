@@ -33,6 +33,13 @@ def where_env(mask_E: Bool[Array, " E"], new: Any, old: Any) -> Any:
     return jax.tree.map(select, new, old)
 
 
+def where_fresh(mask_E: Bool[Array, " E"], fresh: EnvState, state: EnvState) -> EnvState:
+    """A state with fresh episodes in the envs of the mask; the others, and what all envs share, as they are."""
+    shared = {name: getattr(state, name) for name, axis in vars(STATE_AXES).items() if axis is None}
+    no_shared = dict.fromkeys(shared)
+    return replace(where_env(mask_E, replace(fresh, **no_shared), replace(state, **no_shared)), **shared)
+
+
 def where(condition: Bool[Array, ""], new: Any, old: Any) -> Any:
     """Leaf by leaf in one env, `new` where the condition holds; `old` may be missing where it always does."""
     return new if old is None else jax.tree.map(lambda n, o: jnp.where(condition, n, o), new, old)

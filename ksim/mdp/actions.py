@@ -4,7 +4,6 @@ An action term is a function of the scene that returns a `JointAction`: which jo
 from action to control. The actuator itself (PD gains, torque limit) is MuJoCo's, from the robot's table.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import jax.numpy as jnp
@@ -13,7 +12,7 @@ from jaxtyping import Array, Float
 
 from ksim.envs.context import Context
 from ksim.envs.scene import Scene
-from ksim.errors import ConfigError
+from ksim.mdp.quantities import per_joint
 from ksim.robots.actuators import Control
 
 Scale = float | dict[str, float]
@@ -64,7 +63,7 @@ def joint_position(
         soft_limit: part of each joint's range, about its middle, that targets may use.
     """
     ids = scene.find_joints(joints, actuated=True)
-    scale_a = _per_joint(scene, ids, scale)
+    scale_a = _scale(scene, ids, scale)
     if scale_by_strength:
         scale_a = scale_a * (scene.robot.torque_limit_u / scene.robot.kp_u)[ids]
     middle, half = _range(scene, ids)
@@ -77,7 +76,7 @@ def relative_joint_position(scene: Scene, *, joints: str = ".*", scale: Scale = 
     ids = scene.find_joints(joints, actuated=True)
     middle, half = _range(scene, ids)
     zeros = np.zeros(len(ids))
-    return JointAction("position", ids, _per_joint(scene, ids, scale), zeros, middle - half, middle + half, True)
+    return JointAction("position", ids, _scale(scene, ids, scale), zeros, middle - half, middle + half, True)
 
 
 def joint_velocity(scene: Scene, *, joints: str = ".*", scale: Scale = 1.0) -> JointAction:
@@ -92,20 +91,12 @@ def joint_effort(scene: Scene, *, joints: str = ".*", scale: Scale = 1.0) -> Joi
 
 def _direct(scene: Scene, control: Control, joints: str, scale: Scale, limit_u: np.ndarray) -> JointAction:
     ids = scene.find_joints(joints, actuated=True)
-    return JointAction(control, ids, _per_joint(scene, ids, scale), np.zeros(len(ids)), -limit_u[ids], limit_u[ids])
+    return JointAction(control, ids, _scale(scene, ids, scale), np.zeros(len(ids)), -limit_u[ids], limit_u[ids])
 
 
-def _per_joint(scene: Scene, ids: np.ndarray, scale: Scale) -> np.ndarray:
-    """One factor a joint; of several patterns that match a joint, the last one wins."""
-    if not isinstance(scale, Mapping):
-        return np.full(len(ids), float(scale))
-    scale_u = np.full(scene.num_actuated, np.nan)
-    for pattern, value in scale.items():
-        scale_u[scene.find_joints(pattern, actuated=True)] = value
-    missing = [scene.joint_names[i] for i in ids if np.isnan(scale_u[i])]
-    if missing:
-        raise ConfigError(f"scale: no pattern matches {', '.join(missing)}")
-    return scale_u[ids]
+def _scale(scene: Scene, ids: np.ndarray, scale: Scale) -> np.ndarray:
+    """(a,) one factor a joint."""
+    return np.broadcast_to(per_joint(scene, ids, scale, "scale", actuated=True), ids.shape).astype(float)
 
 
 def _range(scene: Scene, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

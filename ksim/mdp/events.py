@@ -12,6 +12,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from ksim.envs.context import Context
 from ksim.envs.math import quat_from_euler, quat_multiply
+from ksim.mdp.quantities import uniform
 
 Range = tuple[float, float]
 Writes = dict[str, Float[Array, "..."]]
@@ -58,12 +59,12 @@ def reset_root(
         ang_vel_range: each axis of the angular velocity, body frame, rad/s.
     """
     keys = jax.random.split(key, 6)
-    roll_pitch = _uniform(keys[0], tilt_range, (2,))
-    yaw = _uniform(keys[1], yaw_range, (1,))
+    roll_pitch = uniform(keys[0], tilt_range, (2,))
+    yaw = uniform(keys[1], yaw_range, (1,))
     turn = quat_from_euler(jnp.concatenate([roll_pitch, yaw]).astype(ctx.qpos.dtype))
-    pos = ctx.base_pos.at[2].add(_uniform(keys[2], height_range, ())).at[:2].add(_uniform(keys[5], xy_range, (2,)))
+    pos = ctx.base_pos.at[2].add(uniform(keys[2], height_range, ())).at[:2].add(uniform(keys[5], xy_range, (2,)))
     adr, dof = ctx.base_qpos_adr, ctx.base_dof_adr
-    velocity = jnp.concatenate([_uniform(keys[3], lin_vel_range, (3,)), _uniform(keys[4], ang_vel_range, (3,))])
+    velocity = jnp.concatenate([uniform(keys[3], lin_vel_range, (3,)), uniform(keys[4], ang_vel_range, (3,))])
     pose = jnp.concatenate([pos, quat_multiply(turn, ctx.base_quat)])
     return {"qpos": ctx.qpos.at[adr : adr + 7].set(pose), "qvel": ctx.qvel.at[dof : dof + 6].set(velocity)}
 
@@ -89,11 +90,11 @@ def reset_joints(
     ids = scene.find_joints(joints)
     model_ids = scene.joint_ids[ids]
     position_key, velocity_key = jax.random.split(key)
-    position = ctx.joint_pos[ids] + _uniform(position_key, position_range, (len(ids),))
+    position = ctx.joint_pos[ids] + uniform(position_key, position_range, (len(ids),))
     lower, upper = scene.model.jnt_range[model_ids].T
     limited = scene.model.jnt_limited[model_ids].astype(bool)
     position = jnp.where(limited, jnp.clip(position, lower, upper), position)
-    velocity = _uniform(velocity_key, velocity_range, (len(ids),))
+    velocity = uniform(velocity_key, velocity_range, (len(ids),))
     return {
         "qpos": ctx.qpos.at[scene.joint_qpos_adr[ids]].set(position),
         "qvel": ctx.qvel.at[scene.joint_dof_adr[ids]].set(velocity),
@@ -110,7 +111,7 @@ def push(ctx: Context, key: PRNGKeyArray, *, speed: float | tuple[float, float])
     """
     direction_key, speed_key = jax.random.split(key)
     angle = jax.random.uniform(direction_key, (), ctx.qvel.dtype, 0.0, 2.0 * jnp.pi)
-    change = _uniform(speed_key, jnp.broadcast_to(jnp.asarray(speed), 2), ()) * jnp.stack(
+    change = uniform(speed_key, jnp.broadcast_to(jnp.asarray(speed), 2), ()) * jnp.stack(
         [jnp.cos(angle), jnp.sin(angle)]
     )
     dof = ctx.base_dof_adr
@@ -146,9 +147,9 @@ class external_force(eqx.Module):  # noqa: N801  (a term's name, as a task write
         force_key, torque_key, time_key = jax.random.split(key, 3)
         shape = (len(push.wrench), 3)
         wrench = jnp.concatenate(
-            [_uniform(force_key, self.force_range, shape), _uniform(torque_key, self.torque_range, shape)], axis=1
+            [uniform(force_key, self.force_range, shape), uniform(torque_key, self.torque_range, shape)], axis=1
         )
-        steps = jnp.round(_uniform(time_key, self.duration_range_s, ()) / ctx.step_dt).astype(jnp.int32)
+        steps = jnp.round(uniform(time_key, self.duration_range_s, ()) / ctx.step_dt).astype(jnp.int32)
         steps = jnp.maximum(steps, 1)
         if self.impulse:
             wrench = wrench / (steps * ctx.step_dt)
@@ -157,7 +158,3 @@ class external_force(eqx.Module):  # noqa: N801  (a term's name, as a task write
         ids = ctx.scene.find("body", self.bodies)
         applied = ctx.model_field("xfrc_applied").at[ids].set(jnp.where(steps_left > 0, wrench, 0.0))
         return {"xfrc_applied": applied}, PushMemory(wrench, jnp.maximum(steps_left - 1, 0))
-
-
-def _uniform(key: PRNGKeyArray, bounds: Range | Array, shape: tuple[int, ...]) -> Array:
-    return jax.random.uniform(key, shape, minval=bounds[0], maxval=bounds[1])

@@ -1,16 +1,21 @@
 """What terms of several kinds are made of."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
+import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from ksim.envs.context import Context
 from ksim.envs.math import rotate, rotate_inverse, yaw_of
 from ksim.envs.scene import Scene
 from ksim.errors import ConfigError
-from ksim.typecheck import listed
+
+
+def uniform(key: PRNGKeyArray, bounds: Sequence[float] | Array, shape: Sequence[int]) -> Array:
+    """Numbers between two bounds, which may be arrays: of the config, or what a curriculum gives."""
+    return jax.random.uniform(key, tuple(shape), minval=bounds[0], maxval=bounds[1])
 
 
 def planar_velocity(ctx: Context) -> Float[Array, " 3"]:
@@ -32,7 +37,9 @@ def is_asked_to_move(ctx: Context, command: str | None, min_command: float) -> B
     return jnp.linalg.norm(ctx.command(command)) > min_command
 
 
-def per_joint(scene: Scene, joints: np.ndarray, value: float | Mapping[str, float], name: str) -> np.ndarray | float:
+def per_joint(
+    scene: Scene, joints: np.ndarray, value: float | Mapping[str, float], name: str, *, actuated: bool = False
+) -> np.ndarray | float:
     """A parameter that is one number, or a number by regex of the joints' names; the last one that matches wins.
 
     Args:
@@ -40,6 +47,10 @@ def per_joint(scene: Scene, joints: np.ndarray, value: float | Mapping[str, floa
         joints: (n,) indices of the joints.
         value: the parameter.
         name: its name, for messages.
+        actuated: its patterns are those of actuated joints only.
+
+    Returns:
+        The one number as it is, or (n,) a number for each of the joints.
 
     Raises:
         ConfigError: a pattern matches nothing, or a joint is left without a number.
@@ -48,10 +59,10 @@ def per_joint(scene: Scene, joints: np.ndarray, value: float | Mapping[str, floa
         return value
     value_j = np.full(len(scene.joint_names), np.nan)
     for pattern, number in value.items():
-        value_j[scene.find_joints(pattern)] = number
+        value_j[scene.find_joints(pattern, actuated=actuated)] = number
     missing = [scene.joint_names[i] for i in joints if np.isnan(value_j[i])]
     if missing:
-        raise ConfigError(f"{name}: no pattern matches {listed(missing)}")
+        raise ConfigError(f"{name}: no pattern matches {', '.join(missing)}")
     return value_j[joints]
 
 

@@ -5,7 +5,6 @@ They fire at startup, at resets or at intervals, as the event's mode says. What 
 other constants of the model, the env recomputes.
 """
 
-from collections.abc import Sequence
 from typing import Literal
 
 import jax
@@ -17,6 +16,7 @@ from ksim.envs.context import Context
 from ksim.envs.math import quat_from_euler, quat_multiply, rotate
 from ksim.errors import ConfigError
 from ksim.mdp.events import Writes
+from ksim.mdp.quantities import uniform
 
 Range = tuple[float, float]
 Names = str | tuple[str, ...]
@@ -35,7 +35,7 @@ def friction(ctx: Context, key: PRNGKeyArray, *, geoms: Names, range: Range, ope
     """
     ids = ctx.scene.find("geom", geoms)
     compiled = _compiled(ctx, "geom_friction")[ids, 0]
-    value = _operate(operation, compiled, _uniform(key, range, ()), "the friction of a geom")
+    value = _operate(operation, compiled, uniform(key, range, ()), "the friction of a geom")
     return {"geom_friction": ctx.model_field("geom_friction").at[ids, 0].set(value)}
 
 
@@ -57,7 +57,7 @@ def mass(ctx: Context, key: PRNGKeyArray, *, bodies: Names, range: Range, operat
     lightest = {"scale": compiled * range[0], "add": compiled + range[0], "set": range[0]}[operation]
     if _is_plain(range) and np.any(lightest <= 0):
         raise ConfigError(f"range: {range[0]} would leave a body without mass")
-    value = _operate(operation, compiled, _uniform(key, range, (len(ids),)))
+    value = _operate(operation, compiled, uniform(key, range, (len(ids),)))
     inertia = _compiled(ctx, "body_inertia")[ids] * (value / compiled)[:, None]
     return {
         "body_mass": ctx.model_field("body_mass").at[ids].set(value),
@@ -68,7 +68,7 @@ def mass(ctx: Context, key: PRNGKeyArray, *, bodies: Names, range: Range, operat
 def centre_of_mass(ctx: Context, key: PRNGKeyArray, *, bodies: Names, range: Range) -> Writes:
     """Centres of mass of bodies, moved along each axis of the body by a draw of its own, m."""
     ids = _movable(ctx, bodies)
-    value = _compiled(ctx, "body_ipos")[ids] + _uniform(key, range, (len(ids), 3))
+    value = _compiled(ctx, "body_ipos")[ids] + uniform(key, range, (len(ids), 3))
     return {"body_ipos": ctx.model_field("body_ipos").at[ids].set(value)}
 
 
@@ -100,10 +100,10 @@ def inertia(
     ids = _movable(ctx, bodies)
     keys = jax.random.split(key, 4)
     count = len(ids)
-    log_mass = _uniform(keys[0], log_mass_range, (count,))
-    stretch = jnp.exp(_uniform(keys[1], log_stretch_range, (count, 3)))
-    shear = _uniform(keys[2], shear_range, (count, 3))
-    shift = _uniform(keys[3], shift_range, (count, 3))
+    log_mass = uniform(keys[0], log_mass_range, (count,))
+    stretch = jnp.exp(uniform(keys[1], log_stretch_range, (count, 3)))
+    shear = uniform(keys[2], shear_range, (count, 3))
+    shift = uniform(keys[3], shift_range, (count, 3))
     names = ("body_mass", "body_ipos", "body_iquat", "body_inertia")
     mass_b, ipos_b, iquat_b, moments_b = (_compiled(ctx, name)[ids] for name in names)
     new = jax.vmap(_deform)(mass_b, ipos_b, iquat_b, moments_b, log_mass, stretch, shear, shift)
@@ -141,8 +141,8 @@ def gains(
     kp_key, kd_key = jax.random.split(key)
     gain, bias = _compiled(ctx, "actuator_gainprm")[ids], _compiled(ctx, "actuator_biasprm")[ids]
     tracks_position = bias[:, 1] != 0
-    kp = _operate("scale", bias[:, 1], _uniform(kp_key, kp_range, (len(ids),)), _unless_one(kp_range, "kp"))
-    kd = _operate("scale", bias[:, 2], _uniform(kd_key, kd_range, (len(ids),)), _unless_one(kd_range, "kd"))
+    kp = _operate("scale", bias[:, 1], uniform(kp_key, kp_range, (len(ids),)), _unless_one(kp_range, "kp"))
+    kd = _operate("scale", bias[:, 2], uniform(kd_key, kd_range, (len(ids),)), _unless_one(kd_range, "kd"))
     tracks_velocity = ~tracks_position & (bias[:, 2] != 0)
     new_gain = jnp.where(tracks_position, -kp, jnp.where(tracks_velocity, -kd, gain[:, 0]))
     return {
@@ -154,7 +154,7 @@ def gains(
 def torque_limit(ctx: Context, key: PRNGKeyArray, *, joints: Names = ".*", range: Range) -> Writes:
     """Factors of what the joints' actuators can do at most, each drawn for itself."""
     ids = ctx.scene.find_joints(joints, actuated=True)
-    factor = _uniform(key, range, (len(ids), 1))
+    factor = uniform(key, range, (len(ids), 1))
     value = _operate("scale", _compiled(ctx, "actuator_forcerange")[ids], factor, "the torque limit of a joint")
     return {"actuator_forcerange": ctx.model_field("actuator_forcerange").at[ids].set(value)}
 
@@ -165,7 +165,7 @@ def encoder_bias(ctx: Context, key: PRNGKeyArray, *, joints: Names = ".*", range
     Actuators that track a position follow the measurement; so does the observation `joint_pos`.
     """
     ids = ctx.scene.find_joints(joints)
-    return {"encoder_bias": ctx.model_field("encoder_bias").at[ids].set(_uniform(key, range, (len(ids),)))}
+    return {"encoder_bias": ctx.model_field("encoder_bias").at[ids].set(uniform(key, range, (len(ids),)))}
 
 
 def imu_mount(
@@ -193,8 +193,8 @@ def imu_mount(
         raise ConfigError(f"robot {ctx.scene.robot.name!r} has no imu_site; name a 'site'")
     (i,) = ctx.scene.find("site", name)
     position_key, tilt_key = jax.random.split(key)
-    position = _compiled(ctx, "site_pos")[i] + _uniform(position_key, position_range, (3,))
-    turn = quat_from_euler(_uniform(tilt_key, tilt_range, (3,)))
+    position = _compiled(ctx, "site_pos")[i] + uniform(position_key, position_range, (3,))
+    turn = quat_from_euler(uniform(tilt_key, tilt_range, (3,)))
     quat = quat_multiply(jnp.asarray(_compiled(ctx, "site_quat")[i], turn.dtype), turn)
     return {
         "site_pos": ctx.model_field("site_pos").at[i].set(position),
@@ -204,10 +204,6 @@ def imu_mount(
 
 def _compiled(ctx: Context, field: str) -> np.ndarray:
     return np.asarray(ctx.scene.compiled(field), np.float32)
-
-
-def _uniform(key: PRNGKeyArray, bounds: Range, shape: Sequence[int]) -> Array:
-    return jax.random.uniform(key, tuple(shape), jnp.float32, bounds[0], bounds[1])
 
 
 def _is_plain(bounds: Range) -> bool:
@@ -238,7 +234,7 @@ def _operate(operation: Operation, values: np.ndarray, drawn: Array, what: str =
 
 def _of_dofs(ctx: Context, key: PRNGKeyArray, field: str, joints: Names, range: Range, operation: Operation) -> Writes:
     ids = ctx.scene.joint_dof_adr[ctx.scene.find_joints(joints)]
-    drawn = _uniform(key, range, (len(ids),))
+    drawn = uniform(key, range, (len(ids),))
     value = _operate(operation, _compiled(ctx, field)[ids], drawn, f"{field} of a joint")
     return {field: ctx.model_field(field).at[ids].set(value)}
 
