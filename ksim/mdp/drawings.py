@@ -15,6 +15,7 @@ from ksim.viz.markers import Arrow, Rgba
 _ABOVE_BASE = 0.4  # m
 _METRES_PER_SPEED = 0.5  # length of an arrow, m per m/s
 _METRES_PER_NEWTON = 0.005
+_PUSH_SHOWN_S = 0.5  # a velocity changes in an instant
 _WANTED: Rgba = (0.2, 0.6, 0.2, 1.0)
 _TURN: Rgba = (0.2, 0.4, 0.9, 1.0)
 
@@ -28,6 +29,15 @@ def velocity_command(ctx: Context, term: Term) -> Iterator[Arrow]:
     over_floor = np.array([x * np.cos(yaw) - y * np.sin(yaw), x * np.sin(yaw) + y * np.cos(yaw), 0.0])
     yield from _arrow(start, over_floor * _METRES_PER_SPEED, _WANTED)
     yield from _arrow(start, np.array([0.0, 0.0, yaw_rate]) * _METRES_PER_SPEED, _TURN)
+
+
+@draws(events.push)
+def push(ctx: Context, term: Term) -> Iterator[Arrow]:
+    """The last push as a red arrow that ends at the base, for a while; as long as the speed that it gave."""
+    last = ctx.memory[term.path]
+    if float(last.steps_since) * ctx.step_dt < _PUSH_SHOWN_S:
+        along = np.append(np.asarray(last.change), 0.0) * _METRES_PER_SPEED
+        yield from _arrow(np.asarray(ctx.base_pos) - along, along)
 
 
 @draws(events.external_force)

@@ -19,6 +19,13 @@ Writes = dict[str, Float[Array, "..."]]
 
 
 class PushMemory(eqx.Module):
+    """The last `push` of one env: (2,) change of the base's horizontal velocity, m/s, and env steps since."""
+
+    change: Float[Array, " 2"]
+    steps_since: Int[Array, ""]
+
+
+class ForceMemory(eqx.Module):
     """The last `external_force` of one env: (n, 6) force and torque of each body, and env steps that it still lasts."""
 
     wrench: Float[Array, "n 6"]
@@ -101,21 +108,31 @@ def reset_joints(
     }
 
 
-def push(ctx: Context, key: PRNGKeyArray, *, speed: float | tuple[float, float]) -> Writes:
-    """Change the base's horizontal velocity by a vector of random direction.
+class push(eqx.Module):  # noqa: N801  (a term's name, as a task writes it)
+    """Change the base's horizontal velocity by a vector of random direction; modes `interval` and `step`.
 
     Args:
-        ctx: the env.
-        key: random key.
         speed: length of the change, m/s, or the range it is drawn from uniformly.
     """
-    direction_key, speed_key = jax.random.split(key)
-    angle = jax.random.uniform(direction_key, (), ctx.qvel.dtype, 0.0, 2.0 * jnp.pi)
-    change = uniform(speed_key, jnp.broadcast_to(jnp.asarray(speed), 2), ()) * jnp.stack(
-        [jnp.cos(angle), jnp.sin(angle)]
-    )
-    dof = ctx.base_dof_adr
-    return {"qvel": ctx.qvel.at[dof : dof + 2].add(change)}
+
+    speed: float | tuple[float, float]
+
+    def init(self, ctx: Context) -> PushMemory:
+        """No push yet."""
+        return PushMemory(jnp.zeros(2, ctx.qvel.dtype), jnp.zeros((), jnp.int32))
+
+    def __call__(
+        self, ctx: Context, key: PRNGKeyArray, fires: Bool[Array, ""], last: PushMemory
+    ) -> tuple[Writes, PushMemory]:
+        """A push where the event fires."""
+        direction_key, speed_key = jax.random.split(key)
+        angle = jax.random.uniform(direction_key, (), ctx.qvel.dtype, 0.0, 2.0 * jnp.pi)
+        speed = uniform(speed_key, jnp.broadcast_to(jnp.asarray(self.speed), 2), ())
+        change = speed * jnp.stack([jnp.cos(angle), jnp.sin(angle)])
+        dof = ctx.base_dof_adr
+        qvel = jnp.where(fires, ctx.qvel.at[dof : dof + 2].add(change), ctx.qvel)
+        memory = PushMemory(jnp.where(fires, change, last.change), jnp.where(fires, 0, last.steps_since + 1))
+        return {"qvel": qvel}, memory
 
 
 class external_force(eqx.Module):  # noqa: N801  (a term's name, as a task writes it)
@@ -135,14 +152,14 @@ class external_force(eqx.Module):  # noqa: N801  (a term's name, as a task write
     torque_range: Range = (0.0, 0.0)
     impulse: bool = False
 
-    def init(self, ctx: Context) -> PushMemory:
+    def init(self, ctx: Context) -> ForceMemory:
         """No push yet."""
         count = len(ctx.scene.find("body", self.bodies))
-        return PushMemory(jnp.zeros((count, 6), ctx.qpos.dtype), jnp.zeros((), jnp.int32))
+        return ForceMemory(jnp.zeros((count, 6), ctx.qpos.dtype), jnp.zeros((), jnp.int32))
 
     def __call__(
-        self, ctx: Context, key: PRNGKeyArray, fires: Bool[Array, ""], push: PushMemory
-    ) -> tuple[Writes, PushMemory]:
+        self, ctx: Context, key: PRNGKeyArray, fires: Bool[Array, ""], push: ForceMemory
+    ) -> tuple[Writes, ForceMemory]:
         """A new push where the event fires, else what is left of the last."""
         force_key, torque_key, time_key = jax.random.split(key, 3)
         shape = (len(push.wrench), 3)
@@ -157,4 +174,4 @@ class external_force(eqx.Module):  # noqa: N801  (a term's name, as a task write
         steps_left = jnp.where(fires, steps, push.steps_left)
         ids = ctx.scene.find("body", self.bodies)
         applied = ctx.model_field("xfrc_applied").at[ids].set(jnp.where(steps_left > 0, wrench, 0.0))
-        return {"xfrc_applied": applied}, PushMemory(wrench, jnp.maximum(steps_left - 1, 0))
+        return {"xfrc_applied": applied}, ForceMemory(wrench, jnp.maximum(steps_left - 1, 0))

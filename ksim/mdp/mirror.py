@@ -10,17 +10,22 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
+import mujoco
 import numpy as np
 from jaxtyping import Array
 
 from ksim.envs.scene import Scene
 
 # polar: a vector such as a velocity; axial: one such as an angular velocity; planar: a motion over the floor, (x, y,
-# yaw rate); joints and action: by the robot's mirror map; command: as the command says; even: stays as it is.
-Kind = Literal["polar", "axial", "planar", "joints", "action", "command", "even"]
+# yaw rate); phase: a gait's clock (cosine, sine), whose left and right halves swap; joints and action: by the robot's
+# mirror map; bodies and contacts: a number for each body, or element of a contact sensor, by where they are in the home
+# pose; command: as the command says; even: stays as it is.
+Kind = Literal["polar", "axial", "planar", "phase", "joints", "action", "bodies", "contacts", "command", "even"]
 F = TypeVar("F", bound=Callable)
 
-_SIGNS = {"polar": (1.0, -1.0, 1.0), "axial": (-1.0, 1.0, -1.0), "planar": (1.0, -1.0, -1.0)}
+_APART = 0.02  # m; a robot's two sides are not exact images of each other
+
+_SIGNS = {"polar": (1.0, -1.0, 1.0), "axial": (-1.0, 1.0, -1.0), "planar": (1.0, -1.0, -1.0), "phase": (-1.0, -1.0)}
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,7 +87,38 @@ def of_joints(scene: Scene, joints_u: np.ndarray) -> SignedPermutation | None:
     return SignedPermutation(np.array(partners), np.asarray(mirror.joint_sign_u[joints_u], np.float32))
 
 
+def of_bodies(scene: Scene, ids: np.ndarray) -> SignedPermutation | None:
+    """How numbers of these bodies swap sides, found by their centres of mass; None where one has no partner here."""
+    return _of_points(scene, _home(scene).xipos[ids])
+
+
+def of_contacts(scene: Scene, sensor: str) -> SignedPermutation | None:
+    """How numbers of a contact sensor's elements swap sides, found by their geoms; None where one has no partner."""
+    model, data = scene.model, _home(scene)
+    elements = ([model.sensor(name).objid[0] for name in names] for names in scene.contacts[sensor].sensors)
+    return _of_points(scene, np.stack([data.geom_xpos[geoms].mean(axis=0) for geoms in elements]))
+
+
+def _home(scene: Scene) -> mujoco.MjData:
+    data = mujoco.MjData(scene.model)
+    data.qpos[:] = scene.home_qpos
+    mujoco.mj_kinematics(scene.model, data)
+    return data
+
+
+def _of_points(scene: Scene, points: np.ndarray) -> SignedPermutation | None:
+    """Which of the points (n, 3), in the world of the home pose, are images of each other in the base's x-z plane."""
+    base = _home(scene).body(scene.robot.base_body)
+    points = (points - base.xpos) @ base.xmat.reshape(3, 3)
+    distance = np.linalg.norm(points[:, None] - points * [1.0, -1.0, 1.0], axis=-1)
+    partner = distance.argmin(axis=1)
+    mutual = partner[partner] == np.arange(len(points))
+    if not mutual.all() or distance.min(axis=1).max() > _APART:
+        return None
+    return SignedPermutation(partner, np.ones(len(points), np.float32))
+
+
 def of_vector(kind: Kind, size: int) -> SignedPermutation:
-    """How a vector in the base's frame (of 3 elements), or a value of any size that stays as it is, is mirrored."""
+    """How a vector in the base's frame (of 3 elements), a phase (of 2), or a value of any size that stays as it is, is mirrored."""
     sign = _SIGNS.get(kind, (1.0,) * size)
     return SignedPermutation(np.arange(len(sign)), np.array(sign, np.float32))

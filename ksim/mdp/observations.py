@@ -5,6 +5,7 @@ from jaxtyping import Array, Float
 
 from ksim.envs.context import Context
 from ksim.mdp.mirror import mirrors_as
+from ksim.mdp.quantities import seen_by_imu
 
 
 @mirrors_as("polar")
@@ -14,15 +15,16 @@ def base_lin_vel(ctx: Context) -> Float[Array, " 3"]:
 
 
 @mirrors_as("axial")
-def base_ang_vel(ctx: Context) -> Float[Array, " 3"]:
-    """Angular velocity of the base in its own frame, rad/s."""
-    return ctx.base_ang_vel
+def base_ang_vel(ctx: Context, *, measured: bool = True) -> Float[Array, " 3"]:
+    """Angular velocity of the base in its own frame, rad/s; as the inertial sensor measures it, or as it is."""
+    return seen_by_imu(ctx, ctx.base_ang_vel) if measured else ctx.base_ang_vel
 
 
 @mirrors_as("polar")
-def projected_gravity(ctx: Context) -> Float[Array, " 3"]:
-    """Direction of gravity in the base's frame: (0, 0, -1) when upright."""
-    return ctx.projected_gravity
+def projected_gravity(ctx: Context, *, measured: bool = True) -> Float[Array, " 3"]:
+    """Direction of gravity in the base's frame, (0, 0, -1) when upright; as the inertial sensor measures it, or as it
+    is."""
+    return seen_by_imu(ctx, ctx.projected_gravity) if measured else ctx.projected_gravity
 
 
 @mirrors_as("even")
@@ -73,21 +75,25 @@ def sensor(ctx: Context, *, name: str) -> Float[Array, " n"]:
     return ctx.sensor(name)
 
 
+@mirrors_as("contacts")
 def contacts(ctx: Context, *, sensor: str) -> Float[Array, " n"]:
     """1 for each element of a contact sensor that touches something, else 0."""
     return 1.0 * ctx.contact(sensor).found
 
 
+@mirrors_as("contacts")
 def contact_force(ctx: Context, *, sensor: str) -> Float[Array, " n"]:
     """Normal force on each element of a contact sensor in the last substep, N."""
     return ctx.contact(sensor).force
 
 
+@mirrors_as("contacts")
 def air_time(ctx: Context, *, sensor: str) -> Float[Array, " n"]:
     """For how long each element of a contact sensor has been in the air, s; 0 in contact. It needs `track_time`."""
     return ctx.contact(sensor).air_time
 
 
+@mirrors_as("bodies")
 def heights(ctx: Context, *, bodies: str) -> Float[Array, " n"]:
     """Heights of the origins of bodies above the floor's zero, m, in the order of the model.
 
@@ -98,6 +104,7 @@ def heights(ctx: Context, *, bodies: str) -> Float[Array, " n"]:
     return ctx.xpos[ctx.scene.find("body", bodies), 2]
 
 
+@mirrors_as("phase")
 def phase(ctx: Context, *, period_s: float) -> Float[Array, " 2"]:
     """A clock that starts with the episode, for gaits: cosine and sine of 2 pi t / period."""
     angle = 2.0 * jnp.pi * ctx.time_s / period_s

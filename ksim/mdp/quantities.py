@@ -4,11 +4,12 @@ from collections.abc import Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
+import mujoco
 import numpy as np
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from ksim.envs.context import Context
-from ksim.envs.math import rotate, rotate_inverse, yaw_of
+from ksim.envs.math import quat_multiply, rotate, rotate_inverse, yaw_of
 from ksim.envs.scene import Scene
 from ksim.errors import ConfigError
 
@@ -35,6 +36,34 @@ def is_asked_to_move(ctx: Context, command: str | None, min_command: float) -> B
     if command is None:
         return jnp.ones((), bool)
     return jnp.linalg.norm(ctx.command(command)) > min_command
+
+
+def seen_by_imu(ctx: Context, vector: Float[Array, " 3"]) -> Float[Array, " 3"]:
+    """A vector in the base's frame as the robot takes it to be from its inertial sensor: turned into the frame of the
+    sensor as it is mounted, and back by the mount of the model. The same, unless an event moves `imu_site`.
+
+    Raises:
+        ConfigError: an event moves it, and it sits on a body that moves against the base.
+    """
+    scene, name = ctx.scene, ctx.scene.robot.imu_site
+    if name is None or "site_quat" not in ctx.state.model_fields:
+        return vector
+    model, site = scene.model, scene.model.site(name)
+    base, body = model.body(scene.robot.base_body).id, int(site.bodyid[0])
+    to_body = np.array([1.0, 0.0, 0.0, 0.0])  # from the base's frame
+    while body != base:
+        if body == 0 or model.body_jntnum[body] > 0:
+            raise ConfigError(
+                f"the robot's imu_site {name!r} moves against its base, so what it measures is not the base's; "
+                "set 'measured: false'"
+            )
+        mujoco.mju_mulQuat(to_body, model.body_quat[body], to_body.copy())
+        body = int(model.body_parentid[body])
+    compiled, mounted = (
+        quat_multiply(jnp.asarray(to_body, vector.dtype), jnp.asarray(quat, vector.dtype))
+        for quat in (model.site_quat[site.id], ctx.model_field("site_quat")[site.id])
+    )
+    return rotate(compiled, rotate_inverse(mounted, vector))
 
 
 def per_joint(

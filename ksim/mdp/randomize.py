@@ -176,7 +176,8 @@ def imu_mount(
     position_range: Range = (0.0, 0.0),
     tilt_range: Range = (0.0, 0.0),
 ) -> Writes:
-    """How the inertial sensor sits on its body: what sensors at its site measure changes with it.
+    """How the inertial sensor sits on its body: what sensors at its site measure changes with it, and so do the
+    observations `projected_gravity` and `base_ang_vel`, of the robot's own.
 
     Args:
         ctx: the env.

@@ -280,5 +280,26 @@ def test_terms_draw_arrows_and_the_picture_shows_them(renderer):
     assert process.poll() is not None
 
 
+def test_a_push_is_drawn_for_half_a_second():
+    """As what it changed: what the velocity of the base was before and is after, half a metre for a metre a second."""
+    push = {"_target_": f"{MDP}.events.push", "mode": "interval", "interval_range_s": [0.6, 0.6], "speed": 0.6}
+    env = make(kbot_task(events={"push": push}, seed=0))
+    env.reset()
+    drawn, velocities = [], []
+    for _ in range(60):
+        velocities.append(np.asarray(env._state.physics.qvel[0, :2]))
+        env.step(np.zeros((4, env._env.action_size)))
+        drawn.append(arrows(env))
+        if len(drawn) == 30:
+            change, base = np.asarray(env._state.physics.qvel[0, :2]) - velocities[-1], env._state.physics.qpos[0, :3]
+    assert [len(markers) for markers in drawn] == [0] * 29 + [1] * 25 + [0] * 5 + [1]
+    (arrow,) = drawn[29]
+    along = np.subtract(arrow.end, arrow.start)
+    np.testing.assert_allclose(arrow.end, base, atol=1e-6)
+    assert np.linalg.norm(along) == pytest.approx(0.3, abs=1e-5) and along[2] == 0
+    assert change @ along[:2] / np.linalg.norm(change) / 0.3 > 0.95  # the floor has taken a part of it by then
+    env.close()
+
+
 def test_without_a_mode_there_is_no_picture(env):
     assert env.render() is None

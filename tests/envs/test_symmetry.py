@@ -114,6 +114,34 @@ def test_observations_of_the_mirror_image_are_mirrored(player):
         assert np.abs(obs[group] - image_obs[group]).max() > 0.5
 
 
+def test_what_feet_and_bodies_show_is_mirrored():
+    """A robot that stands on one foot, and its image, after a step: contacts, their forces and times, and heights."""
+    sensor = {"_target_": f"{MDP}.sensors.contact", "bodies": ".*FootBushing.*", "track_time": True}
+    terms = {
+        **{name: {"_target_": f"{OBS}.{name}", "sensor": "feet"} for name in ("contacts", "contact_force", "air_time")},
+        "heights": {"_target_": f"{OBS}.heights", "bodies": ".*(FootBushing|RS03_[34]).*"},
+    }
+    cfg = kbot_task(observations={"actor": {"terms": terms, "history": 2}})
+    cfg.scene.sensors = {"feet": sensor}
+    player = Player(cfg)
+    scene, permutation = player.env.scene, player.env.symmetry().obs["actor"]
+    state, _ = player.reset(1)
+    qpos = np.array(state.physics.qpos)
+    hip, knee = (scene.model.joint(f"dof_left_{name}_04").qposadr[0] for name in ("hip_pitch", "knee"))
+    qpos[:, hip] += 0.4
+    qpos[:, knee] += 0.8
+    state = replace(state, physics=replace(state.physics, qpos=qpos))
+    image = mirrored(scene, state)
+    action = np.zeros((1, player.env.action_size), np.float32)
+    for _ in range(2):
+        state, out = player.step(state, action)
+        image, image_out = player.step(image, action)
+    seen, seen_of_image = out.obs["actor"], image_out.obs["actor"]
+    assert sorted(seen[0, 2:4]) == [0, 1]  # the newest frame of the contacts: one foot is up
+    np.testing.assert_allclose(permutation(seen)[0], seen_of_image[0], rtol=0.05, atol=2e-3)
+    assert np.abs(seen - seen_of_image).max() > 1.0
+
+
 @mirrors_as("joints")
 def knees(ctx, *, joints: str = ".*knee.*"):
     """Its default is not all joints."""
@@ -136,6 +164,10 @@ def height(ctx):
 
 NO_IMAGE = {
     "joints": (cartpole_task(), r"^task\.observations\.actor\.terms\.joint_pos: its joints do not mirror"),
+    "elements": (
+        kbot_task(observations={"actor": {"terms": {"hands": {"_target_": f"{OBS}.heights", "bodies": "PRT0001"}}}}),
+        r"^task\.observations\.actor\.terms\.hands: its bodies do not mirror into each other",
+    ),
     "undeclared": (
         actor(_target_=lambda ctx: ctx.joint_pos),
         r"^task\.observations\.actor\.terms\.mine: .* decorate it with",

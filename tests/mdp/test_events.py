@@ -28,10 +28,16 @@ def uniform(values, low, high):
     return stats.kstest(values, stats.uniform(low, high - low).cdf).pvalue > 1e-3
 
 
+def push(ctx, key, fires=True, **params):
+    """What a first push writes, and what is remembered of it."""
+    event = events.push(**params)
+    return event(ctx, key, jnp.asarray(fires), event.init(ctx))
+
+
 @pytest.mark.parametrize("speed", [0.5, (0.2, 0.8)])
 def test_a_push_changes_the_velocity_by_its_length_in_any_direction(kbot, speed):
     ctx = context(kbot, data := simulation(kbot))
-    writes = draws(events.push, ctx, speed=speed)
+    writes = draws(lambda *args, **params: push(*args, **params)[0], ctx, speed=speed)
     assert set(writes) == {"qvel"}
     change = writes["qvel"] - data.qvel
     np.testing.assert_allclose(change[:, 2:], 0, atol=1e-6)
@@ -44,9 +50,27 @@ def test_a_push_changes_the_velocity_by_its_length_in_any_direction(kbot, speed)
         assert abs(stats.spearmanr(length, angle).statistic) < 0.06
 
 
+def test_a_push_is_remembered_until_the_next(kbot):
+    """For the picture; between two pushes the velocity is left alone."""
+    ctx = context(kbot, data := simulation(kbot))
+    event, seen = events.push(speed=0.5), []
+    memory = event.init(ctx)
+    assert not memory.change.any()
+    for key, fires in zip(KEYS[:5], [False, True, False, True, False], strict=True):
+        writes, memory = event(ctx, key, jnp.asarray(fires), memory)
+        change = np.asarray(writes["qvel"])[:2] - data.qvel[:2]
+        assert fires == bool(np.abs(change).max() > 1e-3)
+        if fires:
+            np.testing.assert_allclose(memory.change, change, atol=1e-6)
+        seen.append((int(memory.steps_since), tuple(np.asarray(memory.change).tolist())))
+    steps, changes = zip(*seen, strict=True)
+    assert steps[1:] == (0, 1, 0, 1)
+    assert changes[1] == changes[2] != changes[3] == changes[4]
+
+
 def test_a_push_needs_a_floating_base(cartpole):
     with pytest.raises(ConfigError, match="'cartpole' has no floating base"):
-        events.push(context(cartpole, simulation(cartpole)), KEYS[0], speed=0.5)
+        push(context(cartpole, simulation(cartpole)), KEYS[0], speed=0.5)
 
 
 def test_reset_scene_to_default_is_home_at_rest(kbot):

@@ -3,7 +3,9 @@
 import jax.numpy as jnp
 import numpy as np
 
-from ksim.mdp import mirror
+from support.terms import context, simulation
+
+from ksim.mdp import mirror, observations
 
 
 def test_vectors(kbot):
@@ -34,6 +36,25 @@ def test_a_robot_whose_mirror_map_leaves_joints_out(cartpole):
     """The cart-pole's map names the slider alone: the hinge has no mirror image."""
     assert mirror.of_joints(cartpole, np.array([0])) is not None
     assert mirror.of_joints(cartpole, np.array([0, 1])) is None
+
+
+def test_bodies_and_contacts_swap_sides(kbot_feet):
+    """By where they are, whatever their names: K-Bot's two forearms are called PRT0001 and PRT0001_2."""
+    names = [kbot_feet.model.body(i).name for i in range(kbot_feet.model.nbody)]
+    bodies = ["base", "PRT0001", "torso", "PRT0001_2", "KD_D_401R", "KD_D_401L_L_Shin_Drive"]
+    permutation = mirror.of_bodies(kbot_feet, np.array([names.index(name) for name in bodies]))
+    assert permutation.index.tolist() == [0, 3, 2, 1, 5, 4] and permutation.sign.tolist() == [1] * 6
+    assert mirror.of_bodies(kbot_feet, np.array([names.index("base"), names.index("PRT0001")])) is None
+    feet = mirror.of_contacts(kbot_feet, "feet")
+    assert feet.index.tolist() == [1, 0] and feet.sign.tolist() == [1, 1]
+
+
+def test_the_clock_of_the_image_is_half_a_period_on(kbot):
+    data = simulation(kbot)
+    now, later = (
+        observations.phase(context(kbot, data, episode_step=step), period_s=0.8) for step in (7, 27)
+    )  # of 0.02 s
+    np.testing.assert_allclose(mirror.of_vector("phase", 2)(now), later, atol=1e-5)
 
 
 def test_concatenation(kbot):

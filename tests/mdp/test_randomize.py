@@ -1,9 +1,12 @@
 """Domain randomization: what is drawn, from the compiled value, and what a body with it is."""
 
+import copy
+import dataclasses
 import itertools
 
 import jax
 import jax.numpy as jnp
+import mujoco
 import numpy as np
 import pytest
 from scipy import stats
@@ -12,9 +15,9 @@ from support import plain
 from support.terms import context, simulation
 
 from ksim.compose import compose
-from ksim.envs.scene import build_scene
+from ksim.envs.scene import Scene, build_scene
 from ksim.errors import ConfigError
-from ksim.mdp import actions, observations, randomize
+from ksim.mdp import actions, observations, quantities, randomize
 
 KEYS = jax.random.split(jax.random.key(0), 100_000)
 TORSO = 2
@@ -265,6 +268,36 @@ def test_an_imu_is_mounted_askew(kbot):
     tilt = (mounted.inv() * Rotation.from_quat(quat.astype(float), scalar_first=True)).as_euler("xyz")
     for axis in range(3):
         assert uniform(tilt[:, axis], -0.1, 0.1)
+
+
+def test_a_policy_sees_gravity_and_turning_as_the_imu_that_is_askew_does(kbot):
+    """What C MuJoCo's gyro and the site of a model with that mount give, turned by the mount that is in the MJCF."""
+    data = simulation(kbot, seed=1)
+    drawn = randomize.imu_mount(context(kbot, data), KEYS[0], tilt_range=(0.1, 0.3), position_range=(-0.02, 0.02))
+    mounted, model = context(kbot, data, model_fields=drawn), copy.copy(kbot.model)
+    i = model.site(kbot.robot.imu_site).id
+    model.site_quat[i], model.site_pos[i] = drawn["site_quat"][i], drawn["site_pos"][i]
+    model.site_sameframe[i] = 0  # else MuJoCo takes the site to be where its body is
+    other = mujoco.MjData(model)
+    other.qpos[:], other.qvel[:] = data.qpos, data.qvel
+    mujoco.mj_forward(model, other)
+    mujoco.mj_forward(kbot.model, data)
+    to_base = data.body("base").xmat.reshape(3, 3).T @ data.site_xmat[i].reshape(3, 3)  # as it should be mounted
+    gyro = other.sensordata[model.sensor("imu_gyro").adr[0] :][:3]
+    gravity = other.site_xmat[i].reshape(3, 3).T @ [0.0, 0.0, -1.0]
+    for term, measured in ((observations.base_ang_vel, gyro), (observations.projected_gravity, gravity)):
+        np.testing.assert_allclose(term(mounted), to_base @ measured, atol=1e-5)
+        true = term(context(kbot, data))
+        assert np.abs(term(mounted) - true).max() > 0.05
+        np.testing.assert_array_equal(term(mounted, measured=False), true)
+
+
+def test_an_imu_on_a_part_that_moves_against_the_base_measures_something_else(kbot):
+    robot = dataclasses.replace(kbot.robot, base_body="KD_D_401R")
+    scene = Scene(robot, kbot.model)
+    ctx = context(scene, simulation(kbot), model_fields={"site_quat": kbot.model.site_quat})
+    with pytest.raises(ConfigError, match="'imu_site' moves against its base.*'measured: false'"):
+        quantities.seen_by_imu(ctx, jnp.ones(3))
 
 
 MISTAKES = [

@@ -108,16 +108,23 @@ class ObservationManager:
                     f"{term.path}: algo.symmetry needs to know how it mirrors; decorate it with "
                     "@ksim.mdp.mirror.mirrors_as(...), or set algo.symmetry=none"
                 )
-            if kind == "action":
-                part: SignedPermutation | None = action
-            elif kind == "joints":
-                part = mirror.of_joints(scene, scene.find_joints(parameter(term, "joints")))
-            else:
-                part = mirror.of_vector(kind, sizes[name] // self.history(group, term))
-            if part is None:
-                raise ConfigError(f"{term.path}: its joints do not mirror into each other; set algo.symmetry=none")
             frames = self.history(group, term)
             size = sizes[name] // frames
+            part: SignedPermutation | None
+            match kind:
+                case "action":
+                    part = action
+                case "joints":
+                    part = mirror.of_joints(scene, scene.find_joints(parameter(term, "joints")))
+                case "bodies":
+                    part = mirror.of_bodies(scene, scene.find("body", parameter(term, "bodies")))
+                case "contacts":
+                    part = mirror.of_contacts(scene, parameter(term, "sensor"))
+                case _:
+                    part = mirror.of_vector(kind, size)
+            if part is None:
+                of = "elements" if kind == "contacts" else kind
+                raise ConfigError(f"{term.path}: its {of} do not mirror into each other; set algo.symmetry=none")
             if len(part.index) != size:
                 raise ConfigError(f"{term.path}: has {size} elements; as {kind!r} it mirrors {len(part.index)}")
             scale = np.broadcast_to(1.0 if term.settings.scale is None else term.settings.scale, len(part.index))
