@@ -9,40 +9,39 @@ from jaxtyping import Array, Float
 
 from ksim.envs import Env
 from ksim.envs.state import EnvState
-from ksim.envs.tree import STATE_AXES
 
 Part = Callable[[Env, EnvState, Array, Array], Any]  # env, state, action_Ea, key_E -> what the part makes
 
 
 def _events(env: Env, state: EnvState, action_Ea: Array, key_E: Array) -> Any:
-    new = env._share_timers(env._vmap(env._fire_events)(state, key_E))
+    new = env.fire_events(state, key_E)
     return new.physics.qpos, new.physics.qvel, new.timers, new.model_fields, new.memory
 
 
 def _actions(env: Env, state: EnvState, action_Ea: Array, key_E: Array) -> Any:
-    return env._vmap(env._act, (STATE_AXES, 0))(state, action_Ea, key_E)[1]
+    return env.act(state, action_Ea, key_E)[1]
 
 
 def _terminations(env: Env, state: EnvState, action_Ea: Array, key_E: Array) -> Any:
-    new, *ends = env._vmap(env._end, (STATE_AXES, 0, 0, 0))(state, jnp.zeros(len(key_E), bool))
+    new, *ends = env.end(state, jnp.zeros(len(key_E), bool))
     return ends, new.memory
 
 
 def _rewards(env: Env, state: EnvState, action_Ea: Array, key_E: Array) -> Any:
     no_E = jnp.zeros(len(key_E), bool)
-    new, reward_E, _ = env._vmap(env._judge, (STATE_AXES, 0, 0))(state, no_E, no_E, no_E)
+    new, reward_E, _ = env.judge(state, no_E, no_E, no_E)
     return reward_E, new.episode, new.memory
 
 
 def _observations(env: Env, state: EnvState, action_Ea: Array, key_E: Array) -> Any:
-    terminal = env._vmap(env._observe_end, 0)(state, key_E)
-    new, obs, _ = env._vmap(env._observe, (STATE_AXES, 0, 0))(state, key_E, jnp.zeros(len(key_E), bool))
+    terminal = env.observe_end(state, key_E)
+    new, obs, _ = env.observe(state, key_E, jnp.zeros(len(key_E), bool))
     return terminal, obs, new.memory
 
 
 def _resets(env: Env, state: EnvState, action_Ea: Array, key_E: Array) -> Any:
     done_E = state.episode_step % 100 == 0  # a few
-    new = env._reset_where(state, done_E, key_E)
+    new = env.reset_where(state, done_E, key_E)
     return new.physics, new.episode, new.timers, new.memory, new.model_fields
 
 

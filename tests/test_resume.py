@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.runs import CHUNK, SMALL, assert_same, fresh, lines_without_time
+from support.runs import CHUNK, SMALL, assert_same, final_state, fresh, lines_without_time
 
 from ksim.errors import ConfigError, KsimError
 from ksim.resume import resumed_config
@@ -41,6 +41,52 @@ def test_training_2n_equals_n_then_n(tmp_path, undisturbed):
     assert_same(run, undisturbed)
     assert status.read(run.status_path).state == "completed"
     assert "resumes" in json.loads(run.provenance_path.read_text())
+
+
+REMEMBERING = """
+++task.scene.sensors.touch={_target_:ksim.mdp.sensors.contact,geoms:cart,track_time:true}
++task.observations.actor.terms.air={_target_:ksim.mdp.observations.air_time,sensor:touch}
++task.observations.actor.terms.goal={_target_:ksim.mdp.observations.command,name:goal}
++task.observations.actor.enable_corruption=true
++task.observations.actor.terms.joint_pos.history=3
++task.observations.actor.terms.joint_pos.bias={type:uniform,low:-0.01,high:0.01}
++task.observations.actor.terms.joint_vel.delay={range_s:[0.0,0.1],hold_probability:0.5}
++task.actions.force.delay={range_s:[0.0,0.03]}
++task.actions.force.low_pass_hz=5.0
++task.commands.goal={_target_:ksim.mdp.commands.uniform,low:[-1.0],high:[1.0],resampling_time_range_s:[0.1,0.4]}
++task.rewards.rate={_target_:ksim.mdp.rewards.action_rate,weight:-0.01}
++task.events.mass={_target_:ksim.mdp.randomize.mass,mode:startup,bodies:pole,range:[0.5,2.0]}
++task.events.encoders={_target_:ksim.mdp.randomize.encoder_bias,mode:reset,range:[-0.01,0.01]}
++task.events.shove={_target_:ksim.mdp.events.external_force,mode:interval,interval_range_s:[0.1,0.3],bodies:pole,duration_range_s:[0.04,0.2]}
++task.events.shove.force_range=[-1.0,1.0]
++task.curriculum.harder={_target_:ksim.mdp.curriculum.by_episode_length,start:0.0,end:-1.0,long_steps:20,short_steps:5}
++task.curriculum.harder.sets=rewards.rate.weight
+""".split()
+
+
+def test_what_terms_remember_goes_on_too(tmp_path):
+    """Contact times, histories, delays, filters, biases, commands, timers, forces, randomized models, levels."""
+    undisturbed = fresh(tmp_path, "whole", 4, *REMEMBERING)
+    run = fresh(tmp_path, "runs", 2, *REMEMBERING)
+    half = final_state(run)
+    train(resumed_config(run, [f"algo.total_steps={4 * CHUNK}"]), run, resume=True)
+    assert_same(run, undisturbed)
+    end = final_state(run)
+    # What is compared is there, and goes on between the two halves.
+    for part in (
+        "touch",
+        "goal",
+        "joint_pos/pipeline",
+        "joint_vel/pipeline",
+        "actions.force",
+        "shove",
+        "harder",
+        "timers",
+    ):
+        names = [name for name in end if part in name]
+        assert any((half[name] != end[name]).any() for name in names), (part, list(end))
+    masses = next(x for name, x in end.items() if "body_mass" in name)
+    assert len(np.unique(masses)) > 10
 
 
 def test_a_state_that_differs_is_noticed(tmp_path, undisturbed):

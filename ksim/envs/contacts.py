@@ -13,7 +13,7 @@ from jaxtyping import Array, Bool, Float, Int
 if TYPE_CHECKING:
     from ksim.envs.context import Context
 
-SLOTS = 4  # contacts of one geom that are told apart, the strongest first
+SLOTS = 4  # contacts of one geom that are told apart, the deepest first
 
 
 @dataclass(frozen=True)
@@ -88,11 +88,11 @@ class Contacts:
 
     @property
     def peak_force(self) -> Float[Array, " n"]:
-        """Normal force of each element's strongest contact, the largest over the substeps, N; 0 after a reset.
+        """Largest normal force of one contact of each element, over the substeps, N; 0 after a reset.
 
         A short blow shows here that `force` misses.
         """
-        return self._of_each(lambda slots: jnp.abs(slots[0, 1]), jnp.max, self._ctx.sensordata_max)
+        return self._of_each(lambda slots: jnp.abs(slots[:, 1]).max(), jnp.max, self._ctx.sensordata_max)
 
     @property
     def contact_time(self) -> Float[Array, " n"]:

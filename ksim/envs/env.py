@@ -40,7 +40,7 @@ from ksim.envs.terms import (
     resolve,
     resolve_groups,
 )
-from ksim.envs.tree import STATE_AXES, replace, split_keys, strong, where_env, where_fresh
+from ksim.envs.tree import STATE_AXES, per_env, replace, split_keys, strong, where_env, where_fresh
 from ksim.errors import ConfigError
 from ksim.physics import Physics, PhysicsState, initial_state, make_physics
 from ksim.physics.base import APPLIED_FORCES, INERTIAL_FIELDS, float_dtype
@@ -129,15 +129,15 @@ class Env:
         """
         everywhere_E = jnp.ones(num_envs, bool)
         state, startup_key_E = split_keys(self._blank_state(key, num_envs))
-        state = self._follow_inertia(self._vmap(self._startup)(state, startup_key_E), state, "startup")
+        state = self._follow_inertia(self._startup(state, startup_key_E), state, "startup")
         state, reset_key_E = split_keys(state)
-        state = self._share_timers(self._reset_where(state, everywhere_E, reset_key_E))
+        state = self._share_timers(self.reset_where(state, everywhere_E, reset_key_E))
         if random_age and self.max_episode_steps:
             state, age_key_E = split_keys(state)
             age_E = jax.vmap(lambda k: jax.random.randint(k, (), 0, self.max_episode_steps))(age_key_E)
             state = replace(state, episode_step=age_E)
         state, obs_key_E = split_keys(state)
-        state, obs, _ = self._vmap(self._observe, (STATE_AXES, 0, 0))(state, obs_key_E, everywhere_E)
+        state, obs, _ = self.observe(state, obs_key_E, everywhere_E)
         return state, obs
 
     def step(self, state: EnvState, action_Ea: Float[Array, "E a"]) -> tuple[EnvState, StepOutput]:
@@ -151,14 +151,14 @@ class Env:
         key_E5 = jax.vmap(lambda key: jax.random.split(key, 5))(key_E)
         event_key_E, reset_key_E, terminal_key_E, obs_key_E, action_key_E = (key_E5[:, i] for i in range(5))
         last = state
-        state = self._share_timers(self._vmap(self._fire_events)(state, event_key_E))
+        state = self._share_timers(self.fire_events(state, event_key_E))
         state = self._follow_inertia(state, last, "step", "interval")
-        state, ctrl_ESu = self._vmap(self._act, (STATE_AXES, 0))(state, action_Ea, action_key_E)
+        state, ctrl_ESu = self.act(state, action_Ea, action_key_E)
         state, bad_E = self._simulate(state, last.physics, ctrl_ESu)
         state = replace(state, episode_step=state.episode_step + 1, action=action_Ea, prev_action=state.action)
-        state, terminated_E, truncated_E, ends_E = self._vmap(self._end, (STATE_AXES, 0, 0, 0))(state, bad_E)
-        state, reward_E, broken_E = self._vmap(self._judge, (STATE_AXES, 0, 0))(state, terminated_E, truncated_E, bad_E)
-        terminal_obs = self._vmap(self._observe_end, 0)(state, terminal_key_E)
+        state, terminated_E, truncated_E, ends_E = self.end(state, bad_E)
+        state, reward_E, broken_E = self.judge(state, terminated_E, truncated_E, bad_E)
+        terminal_obs = self.observe_end(state, terminal_key_E)
         done_E = terminated_E | truncated_E
         episode_E = self.episode.report(state.episode)
         log = self.episode.log(done_E, terminated_E, ends_E, episode_E)
@@ -167,8 +167,8 @@ class Env:
         log |= self.curriculum.log(state.curriculum, done_E)
         curriculum = self.curriculum.update(state.curriculum, done_E, terminated_E, episode_E)
         state = replace(state, curriculum=curriculum)
-        state = self._reset_where(state, done_E, reset_key_E)
-        state, obs, broken_obs_E = self._vmap(self._observe, (STATE_AXES, 0, 0))(state, obs_key_E, done_E)
+        state = self.reset_where(state, done_E, reset_key_E)
+        state, obs, broken_obs_E = self.observe(state, obs_key_E, done_E)
         log |= {f"not_finite/{name}": jnp.sum(x_E) for name, x_E in broken_obs_E.items()}
         return state, StepOutput(obs, terminal_obs, reward_E, terminated_E, truncated_E, ends_E, episode_E, log)
 
@@ -190,24 +190,19 @@ class Env:
         fresh, reset_key_E = split_keys(seeded)
         fresh, obs_key_E = split_keys(fresh)
         everywhere_E = jnp.ones_like(mask_E)
-        fresh = self._reset_where(fresh, everywhere_E, reset_key_E)
-        fresh, fresh_obs, _ = self._vmap(self._observe, (STATE_AXES, 0, 0))(fresh, obs_key_E, everywhere_E)
+        fresh = self.reset_where(fresh, everywhere_E, reset_key_E)
+        fresh, fresh_obs, _ = self.observe(fresh, obs_key_E, everywhere_E)
         return where_fresh(mask_E, fresh, state), where_env(mask_E, fresh_obs, obs)
 
-    # The parts of a step, in their order; those of one env are mapped over E
+    # The parts of a step, in their order; `ksim.bench` times them alone. Where the shapes are those of one env,
+    # `per_env` maps it over E.
 
     def _context(self, state: EnvState, **kwargs: Any) -> Context:
         return Context(self.scene, state, step_dt=self.step_dt, max_episode_steps=self.max_episode_steps, **kwargs)
 
-    def _vmap(self, function: Any, out_axes: Any = STATE_AXES) -> Any:
-        """Map a function of one env's state, and of more arrays per env, over E envs."""
-
-        def mapped(state: EnvState, *args: Array) -> Any:
-            return jax.vmap(function, in_axes=(STATE_AXES, *([0] * len(args))), out_axes=out_axes)(state, *args)
-
-        return mapped
-
-    def _fire_events(self, state: EnvState, key: PRNGKeyArray) -> EnvState:
+    @per_env()
+    def fire_events(self, state: EnvState, key: PRNGKeyArray) -> EnvState:
+        """The state with what step events write, and interval events where their time has come."""
         step_key, interval_key, timer_key = jax.random.split(key, 3)
         for i, term in enumerate(self.events.of_mode("step").values()):
             state = self._write(state, term, jax.random.fold_in(step_key, i))
@@ -254,9 +249,11 @@ class Env:
         """What the physics takes of the fields per env."""
         return {name: value for name, value in state.model_fields.items() if name != ENCODER_BIAS}
 
-    def _act(
+    @per_env((STATE_AXES, 0))
+    def act(
         self, state: EnvState, action: Float[Array, " a"], key: PRNGKeyArray
     ) -> tuple[EnvState, Float[Array, "S nu"]]:
+        """The controls of every substep."""
         ctx = self._context(state)
         ctrl_Su = self.actions(ctx, action, key)
         return replace(state, memory=ctx.memory), ctrl_Su
@@ -272,14 +269,16 @@ class Env:
         offender = guard.first_offender(state.offender, bad_E, state.physics, ctrl_ESu[:, -1])
         return replace(state, physics=physics, offender=offender), bad_E
 
-    def _end(self, state: EnvState, bad: Bool[Array, ""]) -> tuple[EnvState, Array, Array, dict[str, Array]]:
+    @per_env((STATE_AXES, 0, 0, 0))
+    def end(self, state: EnvState, bad: Bool[Array, ""]) -> tuple[EnvState, Array, Array, dict[str, Array]]:
         """Terminated, truncated, and each termination's verdict."""
         ctx = self._context(state, diverged=bad)
         advance_contacts(self.scene.contacts, ctx)
         terminated, truncated, ends = self.terminations(ctx)
         return replace(state, memory=ctx.memory), terminated | bad, truncated, ends
 
-    def _judge(
+    @per_env((STATE_AXES, 0, 0))
+    def judge(
         self, state: EnvState, terminated: Array, truncated: Array, bad: Array
     ) -> tuple[EnvState, Float[Array, ""], dict[str, Array]]:
         """The reward, added to the episode's sums as the metrics are, and which terms were not finite."""
@@ -289,24 +288,31 @@ class Env:
         episode = self.episode.add(ctx, reward, terms)
         return replace(state, episode=episode, memory=ctx.memory), reward, broken
 
-    def _observe_end(self, state: EnvState, key: PRNGKeyArray) -> Any:
+    @per_env(0)
+    def observe_end(self, state: EnvState, key: PRNGKeyArray) -> Any:
         """The terminal observation: with the commands that were followed, and nothing remembered of it."""
         ctx = self._context(state)
         self.commands.refresh(ctx)
         return self.observations(ctx, key)[0]
 
-    def _reset_where(self, state: EnvState, done_E: Bool[Array, " E"], key_E: PRNGKeyArray) -> EnvState:
+    def reset_where(self, state: EnvState, done_E: Bool[Array, " E"], key_E: PRNGKeyArray) -> EnvState:
         """The state with a fresh episode in the envs of the mask; the others keep every bit of theirs."""
         last = state
-        state = where_fresh(done_E, self._vmap(self._fresh_episode)(state, key_E), state)
+        state = where_fresh(done_E, self._fresh_episode(state, key_E), state)
         state = self._follow_inertia(state, last, "reset")
-        # Controls of a zero action: what a reset env's acceleration-stage fields answer to.
-        rest_Eu = self._vmap(lambda s: self.actions.at_rest(self._context(s)), 0)(state)
+        # What a reset env's acceleration-stage fields answer to.
+        rest_Eu = self._at_rest(state)
         state = replace(state, physics=self.physics.forward(state.physics, self._inputs(state), rest_Eu, done_E))
-        memory = self._vmap(self._fresh_memory, 0)(state, key_E)
+        memory = self._fresh_memory(state, key_E)
         old = {path: state.memory[path] for path in memory}
         return replace(state, memory=state.memory | where_env(done_E, memory, old))
 
+    @per_env(0)
+    def _at_rest(self, state: EnvState) -> Float[Array, " nu"]:
+        """Controls of a zero action."""
+        return self.actions.at_rest(self._context(state))
+
+    @per_env()
     def _fresh_episode(self, state: EnvState, key: PRNGKeyArray) -> EnvState:
         event_key, timer_key = jax.random.split(key)
         forces = {name: jnp.zeros_like(x) for name, x in state.model_fields.items() if name in APPLIED_FORCES}
@@ -328,6 +334,7 @@ class Env:
                 timers[name] = jnp.where(left > 0, left, timers[name])
         return replace(state, timers=timers, episode=self.episode.empty())
 
+    @per_env(0)
     def _fresh_memory(self, state: EnvState, key: PRNGKeyArray) -> dict[str, Any]:
         """What terms remember at the start of an episode."""
         ctx = self._context(replace(state, memory={}))
@@ -336,7 +343,8 @@ class Env:
         init_memory(self._terms, ctx)
         return ctx.memory
 
-    def _observe(self, state: EnvState, key: PRNGKeyArray, fresh: Bool[Array, ""]) -> tuple[EnvState, Any, Any]:
+    @per_env((STATE_AXES, 0, 0))
+    def observe(self, state: EnvState, key: PRNGKeyArray, fresh: Bool[Array, ""]) -> tuple[EnvState, Any, Any]:
         """New commands where they are due, then what the policy sees next, and which of it was not finite."""
         ctx = self._context(state)
         self.commands.advance(ctx, jax.random.fold_in(key, _COMMAND_STREAM), fresh)
@@ -371,6 +379,7 @@ class Env:
             offender=guard.no_offender(physics, model.nu),
         )
 
+    @per_env()
     def _startup(self, state: EnvState, key: PRNGKeyArray) -> EnvState:
         for i, term in enumerate(self.events.of_mode("startup").values()):
             state = self._write(state, term, jax.random.fold_in(key, i))

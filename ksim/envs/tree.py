@@ -1,6 +1,8 @@
 """Small operations on states of E envs."""
 
 import dataclasses
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -11,6 +13,24 @@ from ksim.envs.state import EnvState
 
 # Axes of an `EnvState` for `jax.vmap`: everything is per env, but for what the envs share.
 STATE_AXES = EnvState(0, 0, 0, 0, 0, 0, 0, 0, 0, None, None)  # type: ignore[arg-type]
+
+
+def per_env(out_axes: Any = STATE_AXES) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Makes of a method of one env's state, and of more arrays of that env, the method of E envs.
+
+    Args:
+        out_axes: where the env axis goes in what it returns, as for `jax.vmap`.
+    """
+
+    def decorate(method: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(method)
+        def mapped(self: Any, state: EnvState, *args: Array) -> Any:
+            in_axes = (STATE_AXES, *([0] * len(args)))
+            return jax.vmap(functools.partial(method, self), in_axes=in_axes, out_axes=out_axes)(state, *args)
+
+        return mapped
+
+    return decorate
 
 
 def replace(module: Any, **changes: Any) -> Any:

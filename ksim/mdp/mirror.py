@@ -119,6 +119,6 @@ def _of_points(scene: Scene, points: np.ndarray) -> SignedPermutation | None:
 
 
 def of_vector(kind: Kind, size: int) -> SignedPermutation:
-    """How a vector in the base's frame (of 3 elements), a phase (of 2), or a value of any size that stays as it is, is mirrored."""
+    """How a vector in the base's frame (of 3 elements), a phase (2), or what stays as it is (any size) is mirrored."""
     sign = _SIGNS.get(kind, (1.0,) * size)
     return SignedPermutation(np.arange(len(sign)), np.array(sign, np.float32))

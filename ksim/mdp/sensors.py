@@ -119,16 +119,17 @@ def contact(
 
 
 def _add_contact(spec: mujoco.MjSpec, name: str, geom: str, against: str | None) -> str:
-    """Found and force of a geom's strongest contacts; matching by geom is what MJX has, too."""
+    """Found and force of a geom's deepest contacts; matching by geom is what MJX has, too."""
     fields = (mujoco.mjtConDataField.mjCONDATA_FOUND, mujoco.mjtConDataField.mjCONDATA_FORCE)
     data = sum(1 << field.value for field in fields)
-    strongest_first = 2
+    # Not the strongest first: MJX 3.17 then gives a contact without force that of another geom.
+    deepest_first = 1
     sensor = spec.add_sensor(
         name=name,
         type=mujoco.mjtSensor.mjSENS_CONTACT,
         objtype=mujoco.mjtObj.mjOBJ_GEOM,
         objname=geom,
-        intprm=[data, strongest_first, SLOTS],
+        intprm=[data, deepest_first, SLOTS],
     )
     if against is not None:
         sensor.reftype = mujoco.mjtObj.mjOBJ_GEOM

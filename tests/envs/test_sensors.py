@@ -37,8 +37,8 @@ def task(sensors, **managers):
     return cfg
 
 
-@pytest.fixture(scope="module")
-def play():
+@pytest.fixture(scope="module", params=["mujoco", "mjx"])
+def play(request):
     """Robots that fall a few centimetres onto their feet and hop; some are put back after 0.3 s."""
     player = Player(
         task(
@@ -58,7 +58,8 @@ def play():
             events={"root": {"_target_": f"{MDP}.events.reset_root", "mode": "reset", "height_range": [-0.001, 0.06]}},
             terminations={"time_out": {"_target_": f"{MDP}.terminations.time_out"}},
             episode_length_s=0.3,
-        )
+        ),
+        request.param,
     )
     action = np.zeros((T, E, 20))
     action[5::6] = 2.0  # kick
@@ -72,7 +73,7 @@ def reading(obs):
 
 
 def touching(model, data):
-    """By foot: the normal forces of its contacts with the floor, strongest by magnitude first."""
+    """By foot: the normal forces of its contacts with the floor."""
     feet = {model.body(b).name: [] for b in range(model.nbody) if "FootBushing" in model.body(b).name}
     for c in range(data.ncon):
         geoms = data.contact[c].geom
@@ -82,8 +83,8 @@ def touching(model, data):
         force = np.zeros(6)
         mujoco.mj_contactForce(model, data, c, force)
         foot = model.body(int(model.geom_bodyid[geoms[1 - names.index("floor")]])).name
-        feet[foot].append((np.linalg.norm(force[:3]), force[0]))
-    return [[normal for _, normal in sorted(forces, reverse=True)] for forces in feet.values()]
+        feet[foot].append(force[0])
+    return list(feet.values())
 
 
 def test_contacts_are_those_of_mujoco(play):
@@ -102,7 +103,7 @@ def test_contacts_are_those_of_mujoco(play):
             for _ in range(4):
                 mujoco.mj_step(model, data)
                 forces = touching(model, data)
-                peak = np.maximum(peak, [max(f[:1], default=0.0) for f in forces])
+                peak = np.maximum(peak, [max(f, default=0.0) for f in forces])
             np.testing.assert_allclose(got["force"][env], [sum(f) for f in forces], rtol=1e-2, atol=0.5)
             np.testing.assert_allclose(got["peak_force"][env], peak, rtol=1e-2, atol=0.5)
             assert got["found"][env].tolist() == [bool(f) for f in forces]

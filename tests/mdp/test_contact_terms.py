@@ -86,7 +86,7 @@ def test_clearance_is_that_of_moving_feet(kbot_feet, data):
 
 
 def test_the_peak_force_above_a_limit_counts(kbot_feet, data):
-    """The strongest contact of each foot, the largest over the substeps."""
+    """The largest force of one contact of each foot, over the substeps."""
     peak = np.array(data.sensordata)
     for side, values in ((LEFT, [300.0, 20.0]), (RIGHT, [0.0, 90.0])):
         for geom, value in zip(geoms(kbot_feet, side), values, strict=True):

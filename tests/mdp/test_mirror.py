@@ -2,7 +2,6 @@
 
 import jax.numpy as jnp
 import numpy as np
-
 from support.terms import context, simulation
 
 from ksim.mdp import mirror, observations
