@@ -8,7 +8,7 @@ only NumPy is used: a JAX operation there can deadlock (jax issue 24255).
 import logging
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import mujoco
@@ -31,6 +31,8 @@ log = logging.getLogger(__name__)
 
 _INERTIA_FRAME_FIELDS = {"body_ipos", "body_iquat"}
 _MOVABLE_FIELDS = _INERTIA_FRAME_FIELDS | {"geom_pos", "geom_quat", "site_pos", "site_quat"}
+_Ids: TypeAlias = np.ndarray | slice
+_ALL = slice(None)
 _STAGE_VEL = mujoco.mjtStage.mjSTAGE_VEL.value
 _STAGE_NONE = mujoco.mjtStage.mjSTAGE_NONE.value
 _STAGE_ACC = mujoco.mjtStage.mjSTAGE_ACC.value
@@ -73,7 +75,11 @@ class BatchPhysics:
         mask_E: Bool[Array, " E"],
     ) -> PhysicsState:
         """See `Physics.forward`."""
-        return self._call(self._host_forward, state, dict(model_fields), ctrl_Eu, mask_E)
+
+        def recompute() -> PhysicsState:
+            return self._call(self._host_forward, state, dict(model_fields), ctrl_Eu, mask_E)
+
+        return jax.lax.cond(mask_E.any(), recompute, lambda: state)
 
     def has_model_field(self, name: str) -> bool:
         """See `Physics.has_model_field`."""
@@ -130,16 +136,18 @@ class BatchPhysics:
 
     def _host_forward(self, *args: Any) -> PhysicsState:
         state, model_fields, ctrl_Eu, mask_E = jax.tree.map(np.asarray, args)
-        if not mask_E.any():
-            return state
+        ids = np.flatnonzero(mask_E)
         with self._lock:
-            batch = self._load(len(mask_E), state, model_fields)
-            batch.bind("ctrl")[:] = ctrl_Eu
+            batch = self._load(len(mask_E), state, model_fields, ids)
+            batch.bind("ctrl")[ids] = ctrl_Eu[ids]
             # The full pass, never a lower stage: a shared mjData would show another env's values.
-            failed = _run(batch.forward, len(mask_E), np.flatnonzero(mask_E), stage=_STAGE_ACC)
-            new = self._read_fields(batch, state.qpos.dtype)
-        fields: dict[str, Any] = {n: _where(mask_E, new[n], state.fields[n]) for n in self.fields}
-        qpos: Any = _where(failed, np.full_like(state.qpos, np.nan), state.qpos)
+            failed = _run(batch.forward, len(mask_E), ids, stage=_STAGE_ACC)
+            new = self._read_fields(batch, state.qpos.dtype, ids)
+        fields: dict[str, Any] = {name: np.array(state.fields[name]) for name in self.fields}
+        for name in self.fields:
+            fields[name][ids] = new[name]
+        qpos: Any = np.array(state.qpos)
+        qpos[failed] = np.nan
         return PhysicsState(qpos, state.qvel, state.act, state.qacc_warmstart, fields)
 
     def _host_constants(self, *args: Any) -> dict[str, Any]:
@@ -178,14 +186,17 @@ class BatchPhysics:
             self._batches[key] = batch
         return self._batches[key]
 
-    def _load(self, num_envs: int, state: PhysicsState, model_fields: Mapping[str, np.ndarray]) -> Batch:
+    def _load(
+        self, num_envs: int, state: PhysicsState, model_fields: Mapping[str, np.ndarray], ids: _Ids = _ALL
+    ) -> Batch:
+        """The pool with everything that the next call on the envs of `ids` depends on."""
         batch = self._batch(num_envs, tuple(model_fields))
-        batch.state[:] = self._default_row
+        batch.state[ids] = self._default_row
         for name in STATE_FIELDS:
-            batch.bind(name)[:] = getattr(state, name)
+            batch.bind(name)[ids] = np.asarray(getattr(state, name))[ids]
         for name, value in model_fields.items():
             array = batch.bind(name) if name in APPLIED_FORCES else batch.expand(name)
-            array[:] = np.asarray(value).reshape(array.shape)
+            array[ids] = np.asarray(value).reshape(array.shape)[ids]
         return batch
 
     def _read(self, batch: Batch, failed: np.ndarray, dtype: np.dtype) -> PhysicsState:
@@ -193,8 +204,9 @@ class BatchPhysics:
         state["qpos"][failed] = np.nan
         return PhysicsState(**state, fields=self._read_fields(batch, dtype))
 
-    def _read_fields(self, batch: Batch, dtype: np.dtype) -> dict[str, Any]:
-        return {n: batch.bind(_source(n)).astype(dtype).reshape(batch.nsim, *self._shapes[n]) for n in self.fields}
+    def _read_fields(self, batch: Batch, dtype: np.dtype, ids: _Ids = _ALL) -> dict[str, Any]:
+        found = {name: batch.bind(_source(name))[ids].astype(dtype) for name in self.fields}
+        return {name: value.reshape(len(value), *self._shapes[name]) for name, value in found.items()}
 
 
 def _source(name: str) -> str:
@@ -209,7 +221,3 @@ def _run(method: Callable[..., None], num_envs: int, ids: np.ndarray | None, **k
     except SimulationError as error:
         failed[error.ids] = True
     return failed
-
-
-def _where(mask_E: np.ndarray, new: np.ndarray, old: np.ndarray) -> np.ndarray:
-    return np.where(mask_E.reshape(-1, *([1] * (new.ndim - 1))), new, old)
