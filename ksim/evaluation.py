@@ -63,7 +63,8 @@ def evaluate_into(
     Args:
         folder: gets `metrics.json`, `video.mp4` and the plots.
         experiment: the task and its engine.
-        policy: its `net` and `normalizer`, as in a checkpoint.
+        policy: its `net` and `normalizer`, as in a checkpoint, and, where the task has curricula, the `curriculum`
+            that it has come to.
         episodes: how many.
         seed: of their random stream, which is not the training's in any case.
         video: also film the first episode.
@@ -109,7 +110,8 @@ def player(
     key = random_key(seed, purpose)
 
     def play(policy: Mapping[str, Any]) -> Episodes:
-        result: Episodes = jax.device_get(program(policy["net"], dict(policy["normalizer"]), key))
+        level = policy.get("curriculum") or None
+        result: Episodes = jax.device_get(program(policy["net"], dict(policy["normalizer"]), key, curriculum=level))
         return result
 
     return play

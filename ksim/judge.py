@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ksim import evaluation
+from ksim.envs.managers.curriculum import levels
 from ksim.experiment import Experiment
 from ksim.store import checkpoint
 from ksim.store.checkpoint import Best
@@ -26,6 +27,7 @@ class Judge:
         cfg = experiment.cfg
         assert cfg.seed is not None  # the config is checked
         self.best: Best | None = None
+        self._best_level: dict[str, float] = {}  # of the curricula, where the best was judged
         self._step_dt = experiment.env.step_dt
         self._interval = cfg.eval.interval_steps
         self._checkpoints = run_dir.checkpoints
@@ -34,8 +36,9 @@ class Judge:
     def recall(self, lines: Iterable[Mapping[str, Any]]) -> None:
         """Take up a stopped training: the best of the checkpoints that are still there, by its log lines."""
         kept = set(checkpoint.steps(self._checkpoints))
-        judged = [Best(line["step"], line[_SCORE]) for line in lines if line.get(_SCORE) is not None]
-        self.best = max((best for best in judged if best.step in kept), key=lambda best: best.score, default=None)
+        for line in lines:
+            if line["step"] in kept and line.get(_SCORE) is not None and self.is_best(line):
+                self._take(line["step"], line)
         checkpoint.write_best(self._checkpoints, self.best)
 
     def is_due(self, before: int, step: int) -> bool:
@@ -46,13 +49,26 @@ class Judge:
         """The numbers of a policy for a log line, each under `eval/`."""
         summary = evaluation.summarize(self._play(policy), self._step_dt)
         log.info("deterministic policy: %s", evaluation.sentence(summary))
+        summary |= {f"curriculum/{name}": value for name, value in levels(policy.get("curriculum") or {}).items()}
         return {f"eval/{name}": value for name, value in summary.items()}
 
     def is_best(self, numbers: Mapping[str, float]) -> bool:
-        """Whether a judgement beats all before it; NaN beats nothing."""
-        return numbers[_SCORE] > (self.best.score if self.best else float("-inf"))
+        """Whether a judgement beats all before it; NaN beats nothing.
+
+        Where a curriculum has moved on, returns are of another task: what came before is then beaten.
+        """
+        is_comparable = self.best is not None and _level(numbers) == self._best_level
+        return numbers[_SCORE] > (self.best.score if self.best and is_comparable else float("-inf"))
 
     def keep(self, step: int, numbers: Mapping[str, float]) -> None:
         """Point to the checkpoint of this step as the best."""
-        self.best = Best(step, numbers[_SCORE])
+        self._take(step, numbers)
         checkpoint.write_best(self._checkpoints, self.best)
+
+    def _take(self, step: int, numbers: Mapping[str, float]) -> None:
+        self.best = Best(step, numbers[_SCORE])
+        self._best_level = _level(numbers)
+
+
+def _level(numbers: Mapping[str, float]) -> dict[str, float]:
+    return {name: value for name, value in numbers.items() if name.startswith("eval/curriculum/")}

@@ -86,7 +86,7 @@ def _train(cfg: Config, run_dir: RunDir, status: StatusFile, resume: bool, stop:
         result = evaluate_into(
             run_dir.eval / "final",
             experiment,
-            policy_of(state),
+            trained(state),
             episodes=cfg.eval.episodes,
             seed=cfg.seed,
             video=cfg.eval.video,
@@ -143,7 +143,7 @@ def _loop(
             step += steps_per_chunk
             line = readable(sums, env.step_dt)
             line |= {"env_steps_per_s": steps_per_chunk / (now - before), "wall_time_s": now - started}
-            judged = judge.judge(policy_of(state)) if judge.is_due(step - steps_per_chunk, step) else None
+            judged = judge.judge(trained(state)) if judge.is_due(step - steps_per_chunk, step) else None
             line |= judged or {}
             writer.write(step, line)
             logger.log(line, step)
@@ -221,13 +221,20 @@ def save(experiment: Experiment, state: TrainState, run_dir: RunDir, step: int) 
     Raises:
         CheckpointError: the disk is full, or another error of the file system; the older checkpoints are whole.
     """
-    trees = {"policy": policy_of(state), "train_state": state}
+    trees: dict[str, Any] = {"policy": policy_of(state), "train_state": state}
+    if experiment.env.curriculum.terms:
+        trees["curriculum"] = state.env_state.curriculum
     checkpoint.save(run_dir.checkpoints, step, jax.device_get(trees), describe(experiment))
 
 
 def policy_of(state: TrainState) -> dict[str, Any]:
     """The part of the state that acts, as a checkpoint's tree `policy`."""
     return {"net": state.net, "normalizer": state.normalizer}
+
+
+def trained(state: TrainState) -> dict[str, Any]:
+    """The policy, and how far the curricula have come: what an evaluation plays."""
+    return policy_of(state) | {"curriculum": state.env_state.curriculum}
 
 
 def _log_to_files(message: str, error: Exception) -> None:

@@ -66,6 +66,45 @@ def test_a_stopped_training_judges_on_as_if_it_had_not_stopped(tmp_path, judged,
     assert checkpoint.steps(run.checkpoints) == checkpoint.steps(judged.checkpoints)
 
 
+HARDER = (
+    "+task.curriculum.weight={_target_: ksim.mdp.curriculum.linear, sets: rewards.upright.weight, start: 2.0,"
+    " end: 1.0, num_steps: 32}",  # over after four of the six chunks of 8 steps
+)
+
+
+def test_an_evaluation_is_at_the_level_that_the_curricula_have_come_to(tmp_path, caplog):
+    """And stays there. A best of an easier level is no best: returns fall from 2 for a good second to 1."""
+    run = fresh(tmp_path, "runs", 6, *OFTEN, *HARDER, "algo.learning_rate=0.01")
+    lines = [line for line in metrics.read(run.metrics_path) if "eval/return" in line]
+    assert [line["eval/curriculum/weight"] for line in lines] == [1.75, 1.5, 1.25, 1.0, 1.0, 1.0]
+    for line in lines:
+        seconds = line["eval/episode_length_s"]
+        assert line["eval/reward/upright"] == pytest.approx(line["eval/curriculum/weight"], rel=0.1), seconds
+    last = {line["step"]: line["eval/return"] for line in lines[3:]}
+    best = checkpoint.read_best(run.checkpoints)
+    assert best == checkpoint.Best(max(last, key=lambda step: last[step]), max(last.values()))
+    assert max(scores(run).values()) > best.score
+    experiment = build(load_frozen(run.config_path))
+    policy, _ = load_policy(run, "best", experiment)
+    again = evaluation.player(experiment, 4, experiment.cfg.seed, purpose="judge")(policy)
+    assert evaluation.summarize(again, experiment.env.step_dt)["return"] == best.score
+    # A task of other curricula plays them from the beginning, and says so.
+    caplog.clear()
+    cfg = load_frozen(run.config_path)
+    cfg.task.curriculum["weight"] |= {"start": [2.0, 2.0], "end": [1.0, 1.0], "sets": None}
+    other = build(cfg)
+    assert load_policy(run, "best", other)[0]["curriculum"] is None and "other curricula" in caplog.text
+
+
+def test_a_stopped_training_with_a_curriculum_judges_on(tmp_path):
+    whole = fresh(tmp_path, "whole", 6, *OFTEN, *HARDER, "algo.learning_rate=0.01")
+    run = fresh(tmp_path, "runs", 5, *OFTEN, *HARDER, "algo.learning_rate=0.01", "checkpoint.every_s=1e-6")
+    (run.checkpoints / "best.json").unlink()
+    train(resumed_config(run, [f"algo.total_steps={6 * CHUNK}"]), run, resume=True)
+    assert_same(run, whole)
+    assert checkpoint.read_best(run.checkpoints) == checkpoint.read_best(whole.checkpoints)
+
+
 def test_the_best_one_can_be_evaluated(judged, capsys):
     ksim_eval.main([f"run={judged.path}", "checkpoint=best", "episodes=2", "video=false"])
     best = checkpoint.read_best(judged.checkpoints)

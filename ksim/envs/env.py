@@ -1,7 +1,7 @@
 """The functional environment: `reset` and `step` over E envs, callable inside `jit` and `scan`."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -119,16 +119,27 @@ class Env:
         groups = tuple(self.observations.groups) if groups is None else groups
         return find_symmetry(self.scene, self.actions, self.observations, self.obs_sizes, self.commands, groups)
 
-    def reset(self, key: PRNGKeyArray, num_envs: int, *, random_age: bool = False) -> tuple[EnvState, Obs]:
+    def reset(
+        self,
+        key: PRNGKeyArray,
+        num_envs: int,
+        *,
+        random_age: bool = False,
+        curriculum: Mapping[str, Any] | None = None,
+    ) -> tuple[EnvState, Obs]:
         """Fresh episodes in `num_envs` envs.
 
         Args:
             key: random key; each env draws from a stream of its own.
             num_envs: E.
             random_age: start episodes at random ages, so that time-outs do not coincide; for training.
+            curriculum: how far the curricula have come, as `EnvState.curriculum`; None: they begin.
         """
         everywhere_E = jnp.ones(num_envs, bool)
-        state, startup_key_E = split_keys(self._blank_state(key, num_envs))
+        blank = self._blank_state(key, num_envs)
+        if curriculum is not None:
+            blank = replace(blank, curriculum=dict(curriculum))
+        state, startup_key_E = split_keys(blank)
         state = self._follow_inertia(self._startup(state, startup_key_E), state, "startup")
         state, reset_key_E = split_keys(state)
         state = self._share_timers(self.reset_where(state, everywhere_E, reset_key_E))

@@ -26,7 +26,8 @@ class PushMemory(eqx.Module):
 
 
 class ForceMemory(eqx.Module):
-    """The last `external_force` of one env: (n, 6) force and torque of each body, and env steps that it still lasts."""
+    """What an `external_force` applies in one env: (n, 6) force and torque of each body, and env steps that it still
+    lasts."""
 
     wrench: Float[Array, "n 6"]
     steps_left: Int[Array, ""]
@@ -170,8 +171,9 @@ class external_force(eqx.Module):  # noqa: N801  (a term's name, as a task write
         steps = jnp.maximum(steps, 1)
         if self.impulse:
             wrench = wrench / (steps * ctx.step_dt)
-        wrench = jnp.where(fires, wrench, push.wrench)
         steps_left = jnp.where(fires, steps, push.steps_left)
+        wrench = jnp.where(fires, wrench, jnp.where(steps_left > 0, push.wrench, 0.0))
         ids = ctx.scene.find("body", self.bodies)
-        applied = ctx.model_field("xfrc_applied").at[ids].set(jnp.where(steps_left > 0, wrench, 0.0))
+        # Other events may push the same bodies: only its own part is taken away.
+        applied = ctx.model_field("xfrc_applied").at[ids].add(wrench - push.wrench)
         return {"xfrc_applied": applied}, ForceMemory(wrench, jnp.maximum(steps_left - 1, 0))

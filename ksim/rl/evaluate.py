@@ -1,6 +1,7 @@
 """One full episode an env with the deterministic policy: no bias to short episodes."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -9,6 +10,7 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from ksim.envs.env import Env
 from ksim.envs.state import EnvState, Obs
+from ksim.envs.tree import replace
 from ksim.rl.networks import ActorCritic
 from ksim.rl.normalizer import Normalizer
 
@@ -43,6 +45,7 @@ def evaluate(
     key: PRNGKeyArray,
     num_envs: int,
     num_steps: int,
+    curriculum: Mapping[str, Any] | None = None,
 ) -> Episodes:
     """Play the policy's mean action.
 
@@ -52,14 +55,17 @@ def evaluate(
         key: random key, a stream of its own.
         num_envs: E, one episode each.
         num_steps: T, env steps of a full episode.
+        curriculum: how far a training's curricula have come; they stay there. None: they begin, and go on.
     """
-    state, obs = env.reset(key, num_envs)
+    state, obs = env.reset(key, num_envs, curriculum=curriculum)
 
     def step(carry: tuple[EnvState, Obs, Bool[Array, " E"], tuple], _: None) -> tuple[tuple, tuple]:
         state, obs, running_E, first = carry
         distribution, _ = net.policy(normalizer["actor"](obs["actor"]))
         commands = {name: value_E[0] for name, value_E in env.commands.values(state.memory).items()}
         state, out = env.step(state, distribution.mean)
+        if curriculum is not None:
+            state = replace(state, curriculum=curriculum)
         now = (out.episode, out.terminated, out.ends)
         first = jax.tree.map(lambda new, old: jnp.where(running_E, new, old), now, first)
         means = {name: x_E[0] for name, x_E in out.episode.items()}

@@ -139,14 +139,15 @@ FORCE = {"bodies": "cart|pole", "duration_range_s": (0.05, 0.09)}  # of steps of
 def pushes(scene, **params):
     """What is applied in ten steps after a push, (keys, 10, bodies of the model, 6)."""
     event = events.external_force(**(FORCE | params))
-    ctx = context(scene, simulation(scene))
+    data = simulation(scene)
 
     def play(key):
-        memory, applied = event.init(ctx), []
+        memory, applied = event.init(context(scene, data)), [jnp.zeros((scene.model.nbody, 6))]
         for t in range(10):
+            ctx = context(scene, data, model_fields={"xfrc_applied": applied[-1]})
             writes, memory = event(ctx, key, jnp.asarray(t == 2), memory)
             applied.append(writes["xfrc_applied"])
-        return jnp.stack(applied)
+        return jnp.stack(applied[1:])
 
     return np.asarray(jax.jit(jax.vmap(play))(KEYS[:20_000]))
 
@@ -165,6 +166,22 @@ def test_a_force_lasts_for_its_duration(cartpole):
     for body in (0, 1):
         for axis in range(3):
             assert uniform(held[:, 0, body, axis], -5.0, 10.0) and uniform(held[:, 0, body, 3 + axis], 1.0, 2.0)
+
+
+def test_forces_of_two_events_on_a_body_add_up(cartpole):
+    """Each takes away only what it applied itself, and all of it."""
+    events_ = [events.external_force("cart", (0.06, 0.06), (f, f)) for f in (3.0, 10.0)]
+    fires = [[0, 3], [2]]
+    ctx, seen = context(cartpole, simulation(cartpole)), []
+    memories = [event.init(ctx) for event in events_]
+    fields = {}
+    for t in range(8):
+        for i, event in enumerate(events_):
+            ctx = context(cartpole, simulation(cartpole), model_fields=fields)
+            writes, memories[i] = event(ctx, KEYS[t], jnp.asarray(t in fires[i]), memories[i])
+            fields = fields | writes
+        seen.append(float(fields["xfrc_applied"][cartpole.model.body("cart").id, 0]))
+    assert seen == [3, 3, 13, 13, 13, 3, 0, 0]
 
 
 def test_an_impulse_is_the_same_whatever_its_duration(cartpole):

@@ -51,7 +51,9 @@ class FakeEnv:
     def cfg(self) -> Any:
         return SimpleNamespace(is_finite_horizon=self.is_finite_horizon)
 
-    def reset(self, key: Any, num_envs: int, random_age: bool = False) -> tuple[FakeState, dict[str, Array]]:
+    def reset(
+        self, key: Any, num_envs: int, random_age: bool = False, curriculum: None = None
+    ) -> tuple[FakeState, dict[str, Array]]:
         zero = jnp.zeros(num_envs)
         state = FakeState(FakePhysics(zero[:, None]), zero, zero, jnp.zeros((num_envs, 2)))
         return state, self._show(zero)

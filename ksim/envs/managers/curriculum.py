@@ -1,11 +1,13 @@
 """Curricula: values that change with the training, as arrays in the carry, so that nothing compiles again."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from ksim.envs.terms import Term, at, construct
@@ -129,6 +131,16 @@ class CurriculumManager:
         """Values that are numbers, by log name, counted for each episode that ends."""
         values = {name: carry[term.path].value for name, term in self.terms.items()}
         return {f"curriculum/{name}": value * jnp.sum(done_E) for name, value in values.items() if value.ndim == 0}
+
+
+def levels(carry: Mapping[str, Any]) -> dict[str, float]:
+    """The values of curricula in a carry, as numbers by name, those of a vector as `<name>/<i>`."""
+    found: dict[str, float] = {}
+    for path, state in carry.items():
+        if isinstance(state, CurriculumState):
+            name, value = path.removeprefix("task.curriculum."), np.asarray(state.value)
+            found |= {f"{name}/{i}" if value.ndim else name: float(x) for i, x in enumerate(value.ravel())}
+    return found
 
 
 class _Zeros(dict):
