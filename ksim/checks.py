@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from ksim import config, robots
 from ksim.config import Config, ManagerBasedRlEnvCfg, PPOCfg
 from ksim.envs import terms
-from ksim.envs.managers import CurriculumManager
+from ksim.envs.managers import CurriculumManager, TerminationManager
 from ksim.errors import ConfigError
 from ksim.typecheck import hint, listed
 
@@ -66,6 +66,12 @@ def check_task(task: ManagerBasedRlEnvCfg) -> None:
     _positive("task.sim.iterations", sim.iterations)
     _positive("task.sim.ls_iterations", sim.ls_iterations)
     _positive("task.sim.impratio", sim.impratio)
+    for name, size in (("gravity", 3), ("contact_solref", 2), ("contact_solimp", 5)):
+        value = getattr(sim, name)
+        if value is not None and len(value) != size:
+            raise ConfigError(f"task.sim.{name}: must be a list of {size} numbers, or null for the MJCF's")
+    if sim.contact_margin is not None:
+        _not_negative("task.sim.contact_margin", sim.contact_margin)
     for name in ("position", "target"):
         if len(getattr(task.viewer, name)) != 3:
             raise ConfigError(f"task.viewer.{name}: must be a list of 3 numbers")
@@ -91,9 +97,9 @@ def _check_terms(task: ManagerBasedRlEnvCfg) -> None:
     curricula = CurriculumManager(terms.resolve("task.curriculum", task.curriculum, terms.CurriculumSettings))
     for kind, found in resolved.items():
         curricula.drive(f"task.{kind}", found)
-    terminations = resolved["terminations"]
-    for term in terminations.values():
-        if task.episode_length_s <= 0 and getattr(term.func, "time_out", False):
+    terminations = TerminationManager(resolved["terminations"])
+    for name, term in terminations.terms.items():
+        if name in terminations.time_outs and task.episode_length_s <= 0:
             raise ConfigError(
                 f"{term.path}: a time-out needs task.episode_length_s above 0; set it, or {term.path}=null for"
                 " episodes without a time limit"

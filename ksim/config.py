@@ -46,6 +46,11 @@ class SimCfg:
     ls_iterations: int = 20  # largest number of line-search iterations in a solver iteration
     cone: str = "pyramidal"  # friction cone, one of CONES
     impratio: float = 1.0  # ratio of frictional to normal constraint impedance
+    gravity: list[float] | None = None  # in m/s^2; None: the MJCF's
+    # Of the contacts of every geom, as MuJoCo means them; None: what the MJCF says, geom by geom.
+    contact_solref: list[float] | None = None  # time constant in seconds, and damping ratio
+    contact_solimp: list[float] | None = None  # impedance: lowest, highest, width in metres, midpoint, power
+    contact_margin: float | None = None  # distance at which contacts begin to be counted, in metres
     nan_guard: bool = True  # reset, count and dump envs whose state is non-finite or larger than 1e10
 
 

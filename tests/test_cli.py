@@ -150,6 +150,13 @@ MISTAKES = [
         "task.terminations.time_out: a time-out needs task.episode_length_s above 0; set it, or"
         " task.terminations.time_out=null for episodes without a time limit",
     ),
+    (
+        "task.episode_length_s=0 task.terminations.time_out=null +task.terminations.low.time_out=true",
+        "task.terminations.low: a time-out needs task.episode_length_s above 0; set it, or task.terminations.low=null"
+        " for episodes without a time limit",
+    ),
+    ("task.sim.contact_solref=[0.02]", "task.sim.contact_solref: must be a list of 2 numbers, or null for the MJCF's"),
+    ("task.sim.contact_margin=-0.1", "task.sim.contact_margin: must be 0 or more, not -0.1"),
     ("task.episode_length_s=-1", "task.episode_length_s: must be 0 or more, not -1.0"),
     ("task.viewer.position=[1,2]", "task.viewer.position: must be a list of 3 numbers"),
     ("task.observations.actor=null", "task.observations: the group 'actor' is missing"),

@@ -46,7 +46,7 @@ from ksim.physics import Physics, PhysicsState, initial_state, make_physics
 from ksim.physics.base import APPLIED_FORCES, INERTIAL_FIELDS, float_dtype
 
 # Apart from the numbers of what shares the key: observation groups, and the parts of a reset.
-_COMMAND_STREAM = _ACTION_STREAM = 1 << 30
+_COMMAND_STREAM = _ACTION_STREAM = _SHARED_STREAM = 1 << 30
 
 
 class Env:
@@ -83,6 +83,7 @@ class Env:
             path = f"task.{kind}"
             return self.curriculum.drive(path, resolve(path, getattr(cfg, kind) or {}, settings))
 
+        self.events = EventManager(terms("events", EventSettings), self.step_dt)
         self.commands = CommandManager(terms("commands", CommandSettings), self.step_dt)
         action_terms = resolve("task.actions", cfg.actions, ActionSettings)
         control = ActionManager(action_terms, build_scene(cfg), cfg.decimation).control
@@ -94,7 +95,6 @@ class Env:
         self.terminations = TerminationManager(terms("terminations", TerminationSettings))
         if self.terminations.time_outs and self.max_episode_steps == 0:
             raise ConfigError("task.episode_length_s: must be positive where a time-out term ends episodes")
-        self.events = EventManager(terms("events", EventSettings), self.step_dt)
         self.metrics = MetricManager(terms("metrics", MetricSettings))
         groups = [group.terms for group in self.observations.groups.values()]
         managers = (self.events, self.rewards, self.terminations, self.metrics)
@@ -142,7 +142,7 @@ class Env:
         state, startup_key_E = split_keys(blank)
         state = self._follow_inertia(self._startup(state, startup_key_E), state, "startup")
         state, reset_key_E = split_keys(state)
-        state = self._share_timers(self.reset_where(state, everywhere_E, reset_key_E))
+        state = self._share_timers(self.reset_where(state, everywhere_E, reset_key_E), None)
         if random_age and self.max_episode_steps:
             state, age_key_E = split_keys(state)
             age_E = jax.vmap(lambda k: jax.random.randint(k, (), 0, self.max_episode_steps))(age_key_E)
@@ -162,7 +162,7 @@ class Env:
         key_E5 = jax.vmap(lambda key: jax.random.split(key, 5))(key_E)
         event_key_E, reset_key_E, terminal_key_E, obs_key_E, action_key_E = (key_E5[:, i] for i in range(5))
         last = state
-        state = self._share_timers(self.fire_events(state, event_key_E))
+        state = self._share_timers(self.fire_events(state, event_key_E), last)
         state = self._follow_inertia(state, last, "step", "interval")
         state, ctrl_ESu = self.act(state, action_Ea, action_key_E)
         state, bad_E = self._simulate(state, last.physics, ctrl_ESu)
@@ -226,13 +226,19 @@ class Env:
             timers[name] = jnp.where(fires, drawn[name], left)
         return replace(state, timers=timers)
 
-    def _share_timers(self, state: EnvState) -> EnvState:
-        """Events that are global fire in all envs at once: the first env's timer is everybody's."""
+    def _share_timers(self, state: EnvState, last: EnvState | None) -> EnvState:
+        """Events that are global fire in all envs at once: their timers are drawn on a stream of the batch's own, so
+        that they run on whichever env is reset. `last` is the state before the step; None where all envs begin."""
+        shared = [name for name, term in self.events.of_mode("interval").items() if term.settings.is_global]
+        if not shared:
+            return state
+        key, draw_key = jax.random.split(state.shared_key)
+        drawn = self.events.draw_timers(draw_key)
         timers = dict(state.timers)
-        for name, term in self.events.of_mode("interval").items():
-            if term.settings.is_global:
-                timers[name] = jnp.broadcast_to(timers[name][0], timers[name].shape)
-        return replace(state, timers=timers)
+        for name in shared:
+            left = jnp.zeros((), jnp.int32) if last is None else last.timers[name][0] - 1
+            timers[name] = jnp.broadcast_to(jnp.where(left > 0, left, drawn[name]), timers[name].shape)
+        return replace(state, timers=timers, shared_key=key)
 
     def _write(self, state: EnvState, term: Term, key: PRNGKeyArray, fires: Bool[Array, ""] | bool = True) -> EnvState:
         """The state with an event's writes, where it fires."""
@@ -341,8 +347,8 @@ class Env:
             state = self._write(state, term, jax.random.fold_in(event_key, i))
         timers = self.events.draw_timers(timer_key)
         for name, left in state.timers.items():
-            if self.events.terms[name].settings.is_global:  # runs on; 0 before the first reset
-                timers[name] = jnp.where(left > 0, left, timers[name])
+            if self.events.terms[name].settings.is_global:
+                timers[name] = left
         return replace(state, timers=timers, episode=self.episode.empty())
 
     @per_env(0)
@@ -386,6 +392,7 @@ class Env:
             timers={name: steps_E for name in self.events.of_mode("interval")},
             episode=jax.tree.map(tile, self.episode.empty()),
             memory=jax.tree.map(lambda x: tile(jnp.zeros(x.shape, x.dtype)), self._memory_like),
+            shared_key=jax.random.fold_in(key, _SHARED_STREAM),
             curriculum=self.curriculum.initial(),
             offender=guard.no_offender(physics, model.nu),
         )
@@ -407,14 +414,18 @@ class Env:
             zero, step = jnp.zeros(self.action_size, float_dtype()), jnp.zeros((), jnp.int32)
             key = jax.random.key(0)
             curriculum = self.curriculum.initial()
-            state = EnvState(physics, {}, key, step, zero, zero, {}, {}, {}, curriculum, None)  # type: ignore[arg-type]
+            state = EnvState(physics, {}, key, step, zero, zero, {}, {}, {}, key, curriculum, None)  # type: ignore[arg-type]
             ctx = self._context(state)
-            self.commands.advance(ctx, key, True)
             init_contacts(self.scene.contacts, ctx)
-            self.actions.init_memory(ctx, key)
-            init_memory(self._terms, ctx)
+            self.commands.advance(ctx, key, True)
+            init_memory(self.events.terms.values(), ctx)
             self.events.declare(ctx, key)
+            # From here on as in a step: with a value of its own of each field that events write.
+            fields = {name: jnp.asarray(self.scene.compiled(name), float_dtype()) for name in self.events.model_fields}
+            ctx = self._context(replace(state, model_fields=fields, memory=ctx.memory))
+            self.actions.init_memory(ctx, key)
             self.actions(ctx, zero, key)
+            init_memory(self._terms, ctx)
             sizes.update(self.observations.sizes(ctx))
             advance_contacts(self.scene.contacts, ctx)
             self.terminations(ctx)

@@ -151,6 +151,7 @@ def build_scene(
     contacts = _add_sensors(spec, cfg)
     _add_lights(spec)
     _set_options(spec, cfg.sim)
+    _set_contacts(spec, cfg.sim)
     spec.compiler.discardvisual = not visual
     try:
         model = spec.compile()
@@ -227,11 +228,23 @@ def _set_options(spec: mujoco.MjSpec, sim: SimCfg) -> None:
     option.iterations = sim.iterations
     option.ls_iterations = sim.ls_iterations
     option.impratio = sim.impratio
+    if sim.gravity is not None:
+        option.gravity = sim.gravity
     # A diverged state must stay visible to the NaN guard: C MuJoCo would silently put the robot back to qpos0.
     option.disableflags |= mujoco.mjtDisableBit.mjDSBL_AUTORESET
     # Implicit damping of the Euler integrator costs a factorization; no robot here has joint damping.
     if sim.integrator == "euler":
         option.disableflags |= mujoco.mjtDisableBit.mjDSBL_EULERDAMP
+
+
+def _set_contacts(spec: mujoco.MjSpec, sim: SimCfg) -> None:
+    for geom in spec.geoms:
+        if sim.contact_solref is not None:
+            geom.solref = sim.contact_solref
+        if sim.contact_solimp is not None:
+            geom.solimp = sim.contact_solimp
+        if sim.contact_margin is not None:
+            geom.margin = sim.contact_margin
 
 
 def _as_tuple(pattern: str | Sequence[str]) -> tuple[str, ...]:

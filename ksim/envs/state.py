@@ -23,6 +23,7 @@ class EnvState(eqx.Module):
         episode: sums over the running episode, by log name, each (E,).
         memory: what terms remember, by their path in the config: carries of terms with memory, commands, delay lines,
             histories, contact timers; arrays of (E, ...). Empty where no term remembers anything.
+        shared_key: random key of what is drawn for all envs at once, the timers of global events.
         curriculum: what curricula have learned so far, by name; of the batch, not of an env.
         offender: the first state that the NaN guard caught in this run, before the step that broke it.
     """
@@ -36,6 +37,7 @@ class EnvState(eqx.Module):
     timers: dict[str, Int[Array, " E"]]
     episode: dict[str, Float[Array, " E"]]
     memory: dict[str, Any]
+    shared_key: PRNGKeyArray
     curriculum: dict[str, Any]
     offender: "Offender"
 

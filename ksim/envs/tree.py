@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, PRNGKeyArray
 from ksim.envs.state import EnvState
 
 # Axes of an `EnvState` for `jax.vmap`: everything is per env, but for what the envs share.
-STATE_AXES = EnvState(0, 0, 0, 0, 0, 0, 0, 0, 0, None, None)  # type: ignore[arg-type]
+STATE_AXES = EnvState(0, 0, 0, 0, 0, 0, 0, 0, 0, None, None, None)  # type: ignore[arg-type]
 
 
 def per_env(out_axes: Any = STATE_AXES) -> Callable[[Callable[..., Any]], Callable[..., Any]]:

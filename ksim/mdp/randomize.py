@@ -9,6 +9,7 @@ from typing import Literal
 
 import jax
 import jax.numpy as jnp
+import mujoco
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
@@ -32,11 +33,21 @@ def friction(ctx: Context, key: PRNGKeyArray, *, geoms: Names, range: Range, ope
         geoms: regex of the geoms' names, or several.
         range: of the coefficient, of what is added to it, or of its factor.
         operation: `scale` the compiled value, `add` to it, or `set` it.
+
+    Raises:
+        ConfigError: none of the geoms has a say: all that they can touch have a higher contact priority.
     """
     ids = ctx.scene.find("geom", geoms)
+    _have_a_say(ctx.scene.model, ids)
     compiled = _compiled(ctx, "geom_friction")[ids, 0]
     value = _operate(operation, compiled, uniform(key, range, ()), "the friction of a geom")
     return {"geom_friction": ctx.model_field("geom_friction").at[ids, 0].set(value)}
+
+
+def gravity(ctx: Context, key: PRNGKeyArray, *, range: Range) -> Writes:
+    """Gravity, each axis of the world with a draw of its own added, m/s^2; as on a floor that is not level."""
+    compiled = jnp.asarray(_compiled(ctx, "opt.gravity"))
+    return {"opt.gravity": compiled + uniform(key, range, (3,))}
 
 
 def mass(ctx: Context, key: PRNGKeyArray, *, bodies: Names, range: Range, operation: Operation = "scale") -> Writes:
@@ -205,6 +216,25 @@ def imu_mount(
 
 def _compiled(ctx: Context, field: str) -> np.ndarray:
     return np.asarray(ctx.scene.compiled(field), np.float32)
+
+
+def _have_a_say(model: mujoco.MjModel, geoms: np.ndarray) -> None:
+    """Refuse geoms, none of which decides the friction of a contact: that of the higher priority alone does."""
+    masters: set[str] = set()
+    for geom in geoms:
+        meets = (model.geom_contype[geom] & model.geom_conaffinity) | (
+            model.geom_conaffinity[geom] & model.geom_contype
+        )
+        others = np.flatnonzero((meets != 0) & (model.geom_bodyid != model.geom_bodyid[geom]))
+        if np.any(model.geom_priority[others] <= model.geom_priority[geom]):
+            return
+        masters |= {model.geom(i).name for i in others}
+    if masters:
+        raise ConfigError(
+            "geoms: their friction never counts, since what they touch has a higher contact priority: name"
+            f" {', '.join(sorted(masters))} instead"
+        )
+    raise ConfigError("geoms: none of them touches anything: they do not collide")
 
 
 def _is_plain(bounds: Range) -> bool:

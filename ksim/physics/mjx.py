@@ -92,7 +92,8 @@ class MjxPhysics:
 
     def has_model_field(self, name: str) -> bool:
         """See `Physics.has_model_field`."""
-        return isinstance(getattr(self.mjx_model, name, None), jax.Array)
+        owner = self.mjx_model.opt if name.startswith("opt.") else self.mjx_model
+        return isinstance(getattr(owner, name.removeprefix("opt."), None), jax.Array)
 
     def implied_fields(self, names: Collection[str]) -> tuple[str, ...]:
         """See `Physics.implied_fields`."""

@@ -159,6 +159,18 @@ def test_solver_settings_reach_the_model():
     option = make_env(cartpole_task(sim=sim), "mujoco").scene.model.opt
     assert (option.timestep, option.integrator, option.solver, option.cone) == (0.004, 0, 1, 1)
     assert (option.iterations, option.ls_iterations, option.impratio) == (7, 9, 2.0)
+    assert option.gravity.tolist() == [0.0, 0.0, -9.81]
+
+
+def test_contact_settings_reach_every_geom():
+    """Those that are not given stay as the MJCF has them."""
+    plain = make_env(kbot_task(), "mujoco").scene.model
+    solimp = [0.8, 0.9, 0.01, 0.4, 3.0]
+    sim = SimCfg(contact_solref=[0.03, 0.9], contact_solimp=solimp, contact_margin=0.002, gravity=[0.0, 1.0, -3.7])
+    model = make_env(kbot_task(sim=sim), "mujoco").scene.model
+    assert (model.geom_solref == [0.03, 0.9]).all() and (model.geom_solimp == solimp).all()
+    assert (model.geom_margin == 0.002).all() and model.opt.gravity.tolist() == [0.0, 1.0, -3.7]
+    assert (plain.geom_margin == 0).all() and (plain.geom_solref != model.geom_solref).any()
 
 
 class Near(eqx.Module):

@@ -97,6 +97,27 @@ def test_global_interval_events_fire_in_all_envs_at_once(play):
     assert set(gaps(fired)) <= {5, 6, 7, 8, 9, 10} and len(set(gaps(fired))) > 2
 
 
+@pytest.mark.parametrize("restarted", [0, 2])
+def test_global_events_fire_when_they_would_whoever_is_reset(restarted):
+    counted = counting(4, mode="interval", interval_range_s=[0.1, 0.4], is_global=True)
+    player = Player(cartpole_task(events={"global": counted}))
+    fired = []
+    for is_disturbed in (False, True):
+        state, obs = player.reset(E)
+        times = []
+        for t in range(60):
+            if is_disturbed and t in (3, 20):
+                mask_E = np.arange(E) == restarted
+                state, obs = player.env.restart(state, obs, mask_E, jax.random.key(t) if t == 20 else None)
+            after, out = player.step(state, np.zeros((E, 1)))
+            change = after.model_fields["dof_solimp"][:, 0, 4] - np.asarray(state.model_fields["dof_solimp"])[:, 0, 4]
+            times += [t] * bool(np.all(change > 0.5))
+            assert len(set(change > 0.5)) == 1
+            state, obs = after, out.obs
+        fired.append(times)
+    assert fired[0] == fired[1] and len(fired[0]) >= 3
+
+
 def test_what_resets_draw_is_each_envs_own_until_the_next(play):
     drawn = np.stack([step.after.model_fields["dof_solimp"][:, 1] for step in play[1]])
     assert np.array_equal((np.diff(drawn, axis=0) != 0).all(axis=-1), ends(play)[1:])

@@ -232,6 +232,21 @@ def test_managers_are_loaded_in_order():
     make(cfg)
 
 
+def test_mistakes_that_show_in_the_model_are_told_in_order_too():
+    """Joints that the robot does not have: in an event, an observation, and the rest."""
+    nothing = {"joints": "wheel"}
+    cfg = task()
+    cfg.events = {"bad": {"_target_": f"{MDP}.events.reset_joints", "mode": "reset", **nothing}}
+    cfg.observations = {"actor": {"terms": {"bad": {"_target_": f"{MDP}.observations.joint_pos", **nothing}}}}
+    cfg.terminations = {"bad": {"_target_": f"{MDP}.terminations.joint_out_of_range", "limit": 1.0, **nothing}}
+    cfg.rewards = {"bad": {"_target_": f"{MDP}.rewards.joint_vel", "weight": 1.0, **nothing}}
+    for kind in ("events", "observations", "terminations", "rewards"):
+        with pytest.raises(ConfigError, match=rf"^task\.{kind}\..*bad: no joint matches 'wheel'"):
+            make(cfg)
+        setattr(cfg, kind, {})
+    make(cfg)
+
+
 def arrows(env: ManagerBasedRlEnv) -> list[Arrow]:
     visualizer = DebugVisualizer()
     env.update_visualizers(visualizer)

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from support.envs import MDP, Player, cartpole_task, host, same
+from support.envs import MDP, Player, cartpole_task, host, own, same
 
 from ksim.envs import make_env
 from ksim.errors import ConfigError
@@ -192,9 +192,8 @@ def test_a_reset_advances_nothing_in_other_envs(everything):
     age[0] = EPISODE
     state, out = everything.step(replace(last.before, episode_step=age), last.action)
     assert out.done[0] and not out.done[1:].any() and not last.out.done.any()
-    shared = {"offender": None, "curriculum": None}
     others = np.arange(1, E)
-    assert same(replace(state, **shared), replace(last.after, **shared), others)
+    assert same(own(state), own(last.after), others)
     assert same(out.obs, last.out.obs, others) and same(out.reward, last.out.reward, others)
     assert not same(state.memory, last.after.memory, [0])
     paths = {path.split(".")[1] for path in state.memory}

@@ -251,6 +251,25 @@ def test_an_encoder_bias_shifts_what_is_measured_and_what_is_tracked(kbot):
     np.testing.assert_allclose(effort(ctx, action), effort(true, action))
 
 
+def test_a_floor_under_feet_of_a_higher_priority_has_no_say(kbot):
+    with pytest.raises(ConfigError, match="friction never counts.*: name LFootBushing.* instead"):
+        randomize.friction(context(kbot, simulation(kbot)), KEYS[0], geoms="floor", range=(0.1, 0.3))
+    kbot_alone = copy.copy(kbot.model)
+    kbot_alone.geom_conaffinity[:] = 0
+    scene = Scene(kbot.robot, kbot_alone)
+    with pytest.raises(ConfigError, match="none of them touches anything"):
+        randomize.friction(context(scene, simulation(scene)), KEYS[0], geoms=FEET, range=(0.1, 0.3))
+    everything = randomize.friction(context(kbot, simulation(kbot)), KEYS[0], geoms=".*", range=(0.1, 0.3))
+    assert everything["geom_friction"].shape == kbot.model.geom_friction.shape
+
+
+def test_gravity_is_tilted_and_of_another_strength(kbot):
+    ctx = context(kbot, simulation(kbot), model_fields={"opt.gravity": [1.0, 2.0, 3.0]})
+    drawn = draws(randomize.gravity, ctx, lambda w: w["opt.gravity"], range=(-0.5, 1.0))
+    for axis, compiled in enumerate([0.0, 0.0, -9.81]):
+        assert uniform(drawn[:, axis] - compiled, -0.5, 1.0)
+
+
 def test_an_imu_is_mounted_askew(kbot):
     """Gravity as its accelerometer measures it at rest turns by the drawn angles, and comes from the moved place."""
     ctx = context(kbot, simulation(kbot))

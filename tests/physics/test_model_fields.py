@@ -1,5 +1,6 @@
 """Fields of the model that differ between envs, and what they imply, on both engines."""
 
+import copy
 from dataclasses import replace
 
 import jax
@@ -183,3 +184,16 @@ def test_the_peak_is_the_largest_of_the_substeps(physics, step, model):
     ones = np.ones(E, bool)
     after = jax.device_get(quick_jit(physics.forward)(start, {}, ctrl[:, 0], ones))
     assert np.array_equal(after.fields[PEAK_FIELD], after.fields["sensordata"])
+
+
+def test_gravity_may_differ_between_envs(model, physics, step):
+    """As C MuJoCo steps a model of that gravity."""
+    gravity = np.array([[0.0, 0.0, -9.81], [1.0, -2.0, -9.0], [0.0, 0.0, 3.0]])
+    assert physics.has_model_field("opt.gravity") and not physics.has_model_field("opt.gravty")
+    state = initial_state(model, physics.fields, E)
+    after = step(state, {"opt.gravity": jnp.asarray(gravity)}, np.zeros((E, 4, model.nu)))
+    for env in range(E):
+        own = copy.copy(model)
+        own.opt.gravity = gravity[env]
+        data = plain.step(own, plain.make(own, model.qpos0, np.zeros(model.nv)), np.zeros((4, model.nu)))
+        np.testing.assert_allclose(after.qvel[env], data.qvel, atol=1e-4)

@@ -9,6 +9,7 @@ import numpy as np
 
 from ksim.config import ManagerBasedRlEnvCfg, SceneCfg, SimCfg
 from ksim.envs import Env, EnvState, StepOutput, make_env
+from ksim.envs.tree import STATE_AXES, replace
 from support.jit import quick_jit
 
 MDP = "ksim.mdp"
@@ -76,6 +77,11 @@ class Player:
 def host(tree: Any) -> Any:
     """The tree with NumPy arrays; random keys stay as they are."""
     return jax.tree.map(lambda x: x if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else np.asarray(x), tree)
+
+
+def own(state: EnvState) -> EnvState:
+    """What each env has for itself, without what all of them share."""
+    return replace(state, **{name: None for name, axis in vars(STATE_AXES).items() if axis is None})
 
 
 def same(a: Any, b: Any, envs: Any = ...) -> bool:

@@ -44,6 +44,7 @@ def context(
         timers={},
         episode={},
         memory=memory or {},
+        shared_key=jax.random.key(0),
         curriculum={},
         offender=None,  # type: ignore[arg-type]
     )
