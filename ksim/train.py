@@ -9,11 +9,10 @@ from typing import Any, cast
 
 import equinox as eqx
 import jax
-import numpy as np
 
 from ksim.compose import freeze
 from ksim.config import Config, WandbCfg
-from ksim.envs import table
+from ksim.envs import offenders, table
 from ksim.envs.log import summarize
 from ksim.evaluation import evaluate_into, sentence
 from ksim.experiment import Experiment, build, random_key
@@ -130,7 +129,7 @@ def _loop(
     chunk: Any = jit_chunk(experiment)
     saved = time.monotonic()
     started = saved - _wall_time(run_dir)
-    offender_dumped = False
+    num_kept = int(state.env_state.offenders.count)  # a resume has them on disk
     with stop, Progress(total_steps) as progress:
         compiling = time.monotonic()
         chunk = chunk.lower(state).compile()  # apart from the first chunk, whose speed is then true
@@ -149,9 +148,8 @@ def _loop(
             logger.log(line, step)
             progress.show(step, line)
             status.update(step)
-            if not offender_dumped and line.get("nan_guard"):
-                offender_dumped = True
-                _dump_offender(experiment, state, run_dir)
+            if line.get("nan_guard"):
+                num_kept = _keep_offenders(experiment, state, run_dir, num_kept)
             is_best = judged is not None and judge.is_best(judged)
             if is_best or now - saved > cfg.checkpoint.every_s or step >= total_steps or stop.signum:
                 writer.sync()
@@ -262,13 +260,14 @@ def _logger(cfg: Config, run_dir: RunDir) -> Logger:
     )
 
 
-def _dump_offender(experiment: Experiment, state: TrainState, run_dir: RunDir) -> None:
-    """Keep the first state that broke the physics, with its model, so that it can be replayed."""
-    folder = run_dir.path / "nan_guard"
-    folder.mkdir(exist_ok=True)
-    offender = jax.device_get(state.env_state.offender)
-    np.savez(folder / "state.npz", **{f.name: getattr(offender, f.name) for f in dataclasses.fields(offender)})
-    from mujoco import mj_saveModel
-
-    mj_saveModel(experiment.env.scene.model, str(folder / "model.mjb"), None)
-    log.warning("an env diverged and was reset; its state before the step, and the model, are in %s", folder)
+def _keep_offenders(experiment: Experiment, state: TrainState, run_dir: RunDir, num_kept: int) -> int:
+    """Write the envs that broke the physics, with their model, but for the first `num_kept`; how many there are now."""
+    found = jax.device_get(state.env_state.offenders)
+    if found.count > num_kept:
+        offenders.save(run_dir.nan_guard, experiment.env.scene.model, found, num_kept)
+        log.warning(
+            "envs diverged and were reset; what the physics was given in the first of them is in %s"
+            " (README, Troubleshooting: how to replay it)",
+            run_dir.nan_guard,
+        )
+    return int(found.count)

@@ -165,7 +165,7 @@ class Env:
         state = self._share_timers(self.fire_events(state, event_key_E), last)
         state = self._follow_inertia(state, last, "step", "interval")
         state, ctrl_ESu = self.act(state, action_Ea, action_key_E)
-        state, bad_E = self._simulate(state, last.physics, ctrl_ESu)
+        state, bad_E = self._simulate(state, last, ctrl_ESu)
         state = replace(state, episode_step=state.episode_step + 1, action=action_Ea, prev_action=state.action)
         state, terminated_E, truncated_E, ends_E = self.end(state, bad_E)
         state, reward_E, broken_E = self.judge(state, terminated_E, truncated_E, bad_E)
@@ -276,15 +276,16 @@ class Env:
         return replace(state, memory=ctx.memory), ctrl_Su
 
     def _simulate(
-        self, state: EnvState, last: PhysicsState, ctrl_ESu: Float[Array, "E S nu"]
+        self, state: EnvState, last: EnvState, ctrl_ESu: Float[Array, "E S nu"]
     ) -> tuple[EnvState, Bool[Array, " E"]]:
         """The physics of a step, and which envs the NaN guard has put back to where they were before it."""
-        physics = self.physics.step(state.physics, self._inputs(state), ctrl_ESu)
+        inputs = self._inputs(state)
+        after = replace(state, physics=self.physics.step(state.physics, inputs, ctrl_ESu))
         if not self.cfg.sim.nan_guard:
-            return replace(state, physics=physics), jnp.zeros(len(ctrl_ESu), bool)
-        physics, bad_E = guard.put_back(physics, last)
-        offender = guard.first_offender(state.offender, bad_E, state.physics, ctrl_ESu[:, -1])
-        return replace(state, physics=physics, offender=offender), bad_E
+            return after, jnp.zeros(len(ctrl_ESu), bool)
+        after, bad_E = guard.put_back(after, last)
+        given_E = guard.given(state.physics, inputs, ctrl_ESu)
+        return replace(after, offenders=guard.keep_first(state.offenders, bad_E, given_E)), bad_E
 
     @per_env((STATE_AXES, 0, 0, 0))
     def end(self, state: EnvState, bad: Bool[Array, ""]) -> tuple[EnvState, Array, Array, dict[str, Array]]:
@@ -382,7 +383,7 @@ class Env:
         fields = {name: tile(jnp.asarray(self.scene.compiled(name), dtype)) for name in names}
         steps_E = jnp.zeros(num_envs, jnp.int32)
         zeros_Ea = jnp.zeros((num_envs, self.action_size), dtype)
-        return EnvState(
+        state = EnvState(
             physics=physics,
             model_fields=fields,
             key=jax.random.split(key, num_envs),
@@ -394,8 +395,11 @@ class Env:
             memory=jax.tree.map(lambda x: tile(jnp.zeros(x.shape, x.dtype)), self._memory_like),
             shared_key=jax.random.fold_in(key, _SHARED_STREAM),
             curriculum=self.curriculum.initial(),
-            offender=guard.no_offender(physics, model.nu),
+            offenders=None,  # type: ignore[arg-type]
         )
+        no_ctrl_ESu = jnp.zeros((num_envs, self.cfg.decimation, model.nu), dtype)
+        given_E = guard.given(physics, self._inputs(state), no_ctrl_ESu)
+        return replace(state, offenders=guard.no_offenders(given_E))
 
     @per_env()
     def _startup(self, state: EnvState, key: PRNGKeyArray) -> EnvState:

@@ -25,7 +25,7 @@ class EnvState(eqx.Module):
             histories, contact timers; arrays of (E, ...). Empty where no term remembers anything.
         shared_key: random key of what is drawn for all envs at once, the timers of global events.
         curriculum: what curricula have learned so far, by name; of the batch, not of an env.
-        offender: the first state that the NaN guard caught in this run, before the step that broke it.
+        offenders: the first envs that the NaN guard caught in this run; of the batch, not of an env.
     """
 
     physics: PhysicsState
@@ -39,18 +39,20 @@ class EnvState(eqx.Module):
     memory: dict[str, Any]
     shared_key: PRNGKeyArray
     curriculum: dict[str, Any]
-    offender: "Offender"
+    offenders: "Offenders"
 
 
-class Offender(eqx.Module):
-    """One env's state and controls just before a step that diverged; `found` is false until there is one."""
+class Offenders(eqx.Module):
+    """The first envs of a run that diverged, in the order in which they did; N slots.
 
-    found: Bool[Array, ""]
-    qpos: Float[Array, " nq"]
-    qvel: Float[Array, " nv"]
-    act: Float[Array, " na"]
-    qacc_warmstart: Float[Array, " nv"]
-    ctrl: Float[Array, " nu"]
+    Attributes:
+        count: how many there are; the slots behind them are zeros.
+        given: all that the engine was given for the env step that broke them, by MuJoCo's names, each (N, ...): the
+            state, applied forces and fields of mjModel that differ between envs, and `ctrl` (N, S, nu) of S substeps.
+    """
+
+    count: Int[Array, ""]
+    given: dict[str, Float[Array, "N ..."]]
 
 
 class StepOutput(eqx.Module):

@@ -30,7 +30,10 @@ from ksim.physics.base import (
 log = logging.getLogger(__name__)
 
 _INERTIA_FRAME_FIELDS = {"body_ipos", "body_iquat"}
-_MOVABLE_FIELDS = _INERTIA_FRAME_FIELDS | {"geom_pos", "geom_quat", "site_pos", "site_quat"}
+# Where one of these differs between envs, MuJoCo must not take the shortcuts that it takes where the frames of a body,
+# its inertia, geoms and sites were compiled equal.
+MOVABLE_FIELDS = _INERTIA_FRAME_FIELDS | {"geom_pos", "geom_quat", "site_pos", "site_quat"}
+SAME_FRAME_FIELDS = ("body_sameframe", "geom_sameframe", "site_sameframe")
 _Ids: TypeAlias = np.ndarray | slice
 _ALL = slice(None)
 _STAGE_VEL = mujoco.mjtStage.mjSTAGE_VEL.value
@@ -178,11 +181,10 @@ class BatchPhysics:
                 batch.bind(_source(name))
             for name in model_fields:
                 (batch.bind if name in APPLIED_FORCES else batch.expand)(name)
-            if set(model_fields) & _MOVABLE_FIELDS:
-                # MuJoCo takes shortcuts where the frames of a body, its inertia, geoms and sites were compiled equal.
-                for kind in ("body", "geom", "site"):
-                    if getattr(self.model, f"n{kind}"):
-                        batch.expand(f"{kind}_sameframe")[:] = mujoco.mjtSameFrame.mjSAMEFRAME_NONE.value
+            if MOVABLE_FIELDS.intersection(model_fields):
+                for name in SAME_FRAME_FIELDS:
+                    if getattr(self.model, name).size:
+                        batch.expand(name)[:] = mujoco.mjtSameFrame.mjSAMEFRAME_NONE.value
             self._batches[key] = batch
         return self._batches[key]
 

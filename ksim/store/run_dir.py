@@ -70,6 +70,11 @@ class RunDir:
     def export(self) -> Path:
         return self.path / "export"
 
+    @property
+    def nan_guard(self) -> Path:
+        """Envs that diverged, to be replayed; only where there were any."""
+        return self.path / "nan_guard"
+
     def update_latest(self) -> None:
         """Points the link `latest` beside this directory to it; where links cannot be made, only a log line.
 

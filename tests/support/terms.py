@@ -46,7 +46,7 @@ def context(
         memory=memory or {},
         shared_key=jax.random.key(0),
         curriculum={},
-        offender=None,  # type: ignore[arg-type]
+        offenders=None,  # type: ignore[arg-type]
     )
     return Context(scene, env_state, **({"step_dt": 0.02, "max_episode_steps": 100} | kwargs))
 
