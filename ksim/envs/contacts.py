@@ -10,6 +10,8 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from ksim.errors import ConfigError
+
 if TYPE_CHECKING:
     from ksim.envs.context import Context
 
@@ -126,7 +128,10 @@ class Contacts:
 
     @property
     def _times(self) -> ContactTimes:
-        times: ContactTimes = self._ctx.memory[self._sensor.path]
+        sensor = self._sensor
+        if not sensor.track_time:
+            raise ConfigError(f"contact sensor {sensor.name!r} keeps no times; set {sensor.path}.track_time: true")
+        times: ContactTimes = self._ctx.memory[sensor.path]
         return times
 
     def _of_each(

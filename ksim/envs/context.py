@@ -65,9 +65,11 @@ class Context:
         try:
             return physics.fields[name]
         except KeyError:
+            own = [n for n in (*vars(self), *dir(type(self))) if not n.startswith("_")]
+            near = hint(name, [*own, *STATE_FIELDS, *DERIVED_FIELDS])
             raise AttributeError(
-                f"the context has no {name!r}: it is neither one of its own nor a field of mjData that engines compute"
-                f" ({', '.join(sorted(DERIVED_FIELDS))}); what sensors measure is in ctx.sensor(name)"
+                f"the context has no {name!r}{near}: it is neither one of its own nor a field of mjData that engines "
+                f"compute ({', '.join(sorted(DERIVED_FIELDS))}); what sensors measure is in ctx.sensor(name)"
             ) from None
 
     # The episode

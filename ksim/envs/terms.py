@@ -15,14 +15,19 @@ import dataclasses
 import importlib
 import inspect
 import pkgutil
+import traceback
 import types
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any, Literal
 
-from ksim.errors import ConfigError
+from equinox import EquinoxRuntimeError
+from jax.errors import JaxRuntimeError
+
+from ksim.errors import ConfigError, KsimError
 from ksim.typecheck import build, choices, convert, hint, listed, parameters, shown
 
 TARGET = "_target_"
@@ -317,13 +322,37 @@ def construct(term: Term, **changes: Any) -> Any:
 
 @contextmanager
 def at(term: Term) -> Iterator[None]:
-    """Mistakes that are found inside are told with the term's place in the config."""
+    """What goes wrong inside is told with the term's place in the config.
+
+    Raises:
+        ConfigError: with the YAML path in front; of an error that is not ksim's own, the line of the user's code.
+    """
     try:
         yield
-    except ConfigError as error:
+    except KsimError as error:
         if str(error).startswith("task."):
             raise
         raise ConfigError(f"{term.path}: {error}") from None
+    except (EquinoxRuntimeError, JaxRuntimeError):
+        raise  # not from tracing the term, but from running it on values
+    except Exception as error:  # a user's term may raise anything
+        raise ConfigError(f"{term.path}: {_line_of(error, term.func)}{_in_words(error)}") from error
+
+
+def _line_of(error: Exception, func: Callable[..., Any]) -> str:
+    """The deepest line in the package of a term's function, "my_rewards.py:12: "; nothing if the error is not there."""
+    module = getattr(func, "__module__", None) or ""
+    package = module.rpartition(".")[0] or module
+    for frame, line in reversed(list(traceback.walk_tb(error.__traceback__))):
+        if f"{frame.f_globals.get('__name__')}.".startswith(f"{package}."):
+            path = Path(frame.f_code.co_filename)
+            return f"{path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path}:{line}: "
+    return ""
+
+
+def _in_words(error: Exception) -> str:
+    """An error's type and text, in one line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}".removesuffix(": ")
 
 
 def locate(target: Any, path: str) -> Callable[..., Any]:
@@ -368,8 +397,7 @@ def _import(module: str, path: str) -> types.ModuleType | None:
     except Exception as error:  # a user's module may raise anything
         if isinstance(error, ModuleNotFoundError) and error.name == module:
             return None
-        reason = " ".join(str(error).split())
-        raise ConfigError(f"{path}: importing {module} failed: {type(error).__name__}: {reason}") from error
+        raise ConfigError(f"{path}: importing {module} failed: {_in_words(error)}") from error
 
 
 def _members(found: Any) -> list[str]:

@@ -1,8 +1,11 @@
 """What is found when an env is built: every mistake in a term names its place in the task."""
 
 import re
+import textwrap
+from pathlib import Path
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -47,7 +50,7 @@ def matrix(ctx):
 
 
 def writes(**values):
-    return lambda ctx, key: {name: jnp.asarray(value) for name, value in values.items()}
+    return lambda ctx, key: values
 
 
 def reward(**term):
@@ -67,9 +70,37 @@ MISTAKES = {
         reward(_target_=vector),
         r"^task\.rewards\.mine: must return a scalar for one env, not an array of shape \(2,\)$",
     ),
+    "reward_list": (
+        reward(_target_=lambda ctx: [ctx.joint_pos[0], 2.0]),
+        r"^task\.rewards\.mine: must return a scalar for one env, not an array of shape \(2,\)$",
+    ),
+    "reward_of_length_one": (
+        reward(_target_=lambda ctx: ctx.joint_pos[:1]),
+        r"^task\.rewards\.mine: must return a scalar for one env, not an array of shape \(1,\)$",
+    ),
+    "reward_none": (
+        reward(_target_=lambda ctx: None),
+        r"^task\.rewards\.mine: must return a scalar for one env, not None$",
+    ),
+    "reward_dict": (
+        reward(_target_=lambda ctx: {"a": 1.0}),
+        r"^task\.rewards\.mine: must return a scalar for one env, not \{'a': 1\.0\}$",
+    ),
     "termination_vector": (
         {"terminations": {"mine": {"_target_": vector}}},
-        r"^task\.terminations\.mine: must return a scalar .* \(2,\)$",
+        r"^task\.terminations\.mine: must return true or false for one env, not an array of shape \(2,\)$",
+    ),
+    "termination_list": (
+        {"terminations": {"mine": {"_target_": lambda ctx: [True, ctx.joint_pos[0] > 0]}}},
+        r"^task\.terminations\.mine: must return true or false for one env, not an array of shape \(2,\)$",
+    ),
+    "termination_number": (
+        {"terminations": {"mine": {"_target_": lambda ctx: ctx.joint_pos[0]}}},
+        r"^task\.terminations\.mine: must return true or false for one env, not a number of type float32$",
+    ),
+    "termination_none": (
+        {"terminations": {"mine": {"_target_": lambda ctx: None}}},
+        r"^task\.terminations\.mine: must return true or false for one env, not None$",
     ),
     "metric_vector": (
         {"metrics": {"mine": {"_target_": vector}}},
@@ -78,6 +109,10 @@ MISTAKES = {
     "observation_matrix": (
         observation(_target_=matrix),
         r"^task\.observations\.actor\.terms\.mine: must return a vector for one env, not an array of shape \(2, 2\)$",
+    ),
+    "observation_none": (
+        observation(_target_=lambda ctx: None),
+        r"^task\.observations\.actor\.terms\.mine: must return a vector for one env, not None$",
     ),
     "observation_scale": (
         observation(_target_=vector, scale=[1.0, 2.0, 3.0]),
@@ -109,6 +144,15 @@ MISTAKES = {
     ),
     "write_to_structure": (event(nq=2.0), r"^task\.events\.mine: writes 'nq', which is neither"),
     "write_of_integers": (event(geom_type=[]), r"^task\.events\.mine: writes 'geom_type', which is neither"),
+    "event_none": (
+        {"events": {"mine": {"_target_": lambda ctx, key: None, "mode": "step"}}},
+        r"^task\.events\.mine: must return what it writes by name, such as \{'qvel': \.\.\.\}, not None$",
+    ),
+    "event_array": (
+        {"events": {"mine": {"_target_": lambda ctx, key: ctx.qvel, "mode": "step"}}},
+        r"^task\.events\.mine: must return what it writes by name, such as ",
+    ),
+    "write_of_none": (event(qvel=None), r"^task\.events\.mine: must return an array for 'qvel' for one env, not None$"),
     "shape_of_state": (
         event(qvel=[0.0]),
         r"^task\.events\.mine: writes 'qvel' of shape \(1,\); its shape is \(2,\)$",
@@ -130,6 +174,137 @@ def test_a_mistake_in_a_term_names_its_place(name):
     with pytest.raises(ConfigError) as error:
         make_env(cartpole_task(**managers), "mujoco")
     assert re.search(message, str(error.value)), str(error.value)
+
+
+def misspelt(ctx):
+    return ctx.basepos[2]  # misspelt
+
+
+def wrong_product(ctx):
+    return ctx.joint_pos @ jnp.ones(3)  # wrong product
+
+
+def branches(ctx):
+    return 1.0 if ctx.joint_pos[0] > 0 else 0.0  # branches
+
+
+def through_a_helper(ctx):
+    return jax.vmap(helper)(ctx.joint_pos).sum()
+
+
+def helper(x):
+    raise KeyError("torso")  # helper
+
+
+def silent(ctx, *args):
+    raise AssertionError  # silent
+
+
+class Breaks(eqx.Module):
+    """Where `breaks` says."""
+
+    breaks: str
+
+    def __check_init__(self):
+        assert self.breaks != "built"  # built
+
+    def init(self, ctx, *args):
+        assert self.breaks != "started"  # started
+
+    def __call__(self, ctx, *args):
+        assert self.breaks != "called"  # called
+
+
+def mine(**term):
+    return {"mine": term}
+
+
+TIMER = {"resampling_time_range_s": [1.0, 1.0]}
+# What breaks, the comment at the line where it does, and the error.
+BREAKS = {
+    "name": (
+        reward(_target_=misspelt),
+        "misspelt",
+        "AttributeError: the context has no 'basepos' (did you mean 'base_p",
+    ),
+    "product": (
+        reward(_target_=wrong_product),
+        "wrong product",
+        "TypeError: dot_general requires contracting dimensio",
+    ),
+    "branch": (reward(_target_=branches), "branches", "TracerBoolConversionError: Attempted boolean conversion "),
+    "helper": (reward(_target_=through_a_helper), "helper", "KeyError: 'torso'"),
+    "class": (reward(_target_=Breaks, breaks="built"), "built", "AssertionError"),
+    "memory": (reward(_target_=Breaks, breaks="started"), "started", "AssertionError"),
+    "call": ({"metrics": mine(_target_=Breaks, breaks="called")}, "called", "AssertionError"),
+    "observation": (observation(_target_=silent), "silent", "AssertionError"),
+    "termination": ({"terminations": mine(_target_=silent)}, "silent", "AssertionError"),
+    "event": ({"events": mine(_target_=silent, mode="reset")}, "silent", "AssertionError"),
+    "action": ({"actions": mine(_target_=silent)}, "silent", "AssertionError"),
+    "curriculum": ({"curriculum": mine(_target_=silent)}, "silent", "AssertionError"),
+    "command": ({"commands": mine(_target_=silent, **TIMER)}, "silent", "AssertionError"),
+    "command's draw": ({"commands": mine(_target_=Breaks, breaks="started", **TIMER)}, "started", "AssertionError"),
+}
+
+
+@pytest.mark.parametrize("name", BREAKS)
+def test_an_error_in_a_term_is_told_with_its_place_and_line(name):
+    """Whatever a user's function raises: where it stands in the task, and where in the user's code it went wrong."""
+    managers, comment, text = BREAKS[name]
+    file = Path(__file__)
+    (line,) = (i for i, code in enumerate(file.read_text().splitlines(), 1) if code.endswith(f"  # {comment}"))
+    with pytest.raises(ConfigError) as error:
+        make_env(cartpole_task(**managers), "mujoco")
+    (kind,) = managers
+    path = "task.observations.actor.terms.mine" if kind == "observations" else f"task.{kind}.mine"
+    shown = file.relative_to(Path.cwd()) if file.is_relative_to(Path.cwd()) else file
+    assert str(error.value).startswith(f"{path}: {shown}:{line}: {text}")
+    assert "\n" not in str(error.value)
+    assert type(error.value.__cause__).__name__ == text.split(":")[0]
+
+
+def test_an_error_in_a_package_of_the_users_is_told_where_it_came_up(tmp_path, monkeypatch):
+    """Its deepest line in the package, not that of what the package calls."""
+    (tmp_path / "own_package").mkdir()
+    (tmp_path / "own_package" / "terms.py").write_text("from . import maths\n\ndef t(ctx):\n    return maths.f(ctx)\n")
+    maths = """
+        import json
+
+        def f(ctx):
+            return json.loads("")
+    """
+    (tmp_path / "own_package" / "maths.py").write_text(textwrap.dedent(maths))
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ConfigError) as error:
+        make_env(cartpole_task(**reward(_target_="own_package.terms.t")), "mujoco")
+    place = tmp_path / "own_package" / "maths.py"
+    assert str(error.value).startswith(f"task.rewards.mine: {place}:5: JSONDecodeError: Expecting value")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match=r"^task\.rewards\.mine: own_package/maths\.py:5: JSONDecodeError"):
+        make_env(cartpole_task(**reward(_target_="own_package.terms.t")), "mujoco")
+
+
+def test_times_of_a_sensor_that_keeps_none():
+    sensor = {"_target_": f"{MDP}.sensors.contact", "geoms": "cart"}
+    cfg = cartpole_task(**reward(_target_=lambda ctx: ctx.contact("touch").air_time[0]))
+    cfg.scene.sensors = {"touch": sensor}
+    with pytest.raises(ConfigError, match=r"^task\.rewards\.mine: contact sensor 'touch' keeps no times; set task\.sc"):
+        make_env(cfg, "mujoco")
+
+
+def test_what_a_term_checks_as_it_runs_stays_its_own_error():
+    """Not the task's mistake, but what `equinox.error_if` found in a value: it is not told as a mistake in a term."""
+
+    def checked(ctx):
+        return eqx.error_if(ctx.joint_pos[0], ctx.joint_pos[0] > 0.5, "too far")
+
+    env = make_env(cartpole_task(**reward(_target_=checked)), "mujoco")
+    state, _ = env.reset(jax.random.key(0), 1)
+    out_of_place = eqx.tree_at(lambda s: s.physics.qpos, state, jnp.ones((1, 2)))
+    for step in (env.step, jax.jit(env.step)):
+        with pytest.raises(Exception, match="too far") as error:
+            jax.block_until_ready(step(out_of_place, jnp.zeros((1, 1))))
+        assert not isinstance(error.value, ConfigError)
 
 
 def test_a_field_that_an_engine_cannot_vary_is_refused():

@@ -109,7 +109,11 @@ def test_a_fixed_command_is_all_that_is_seen():
         ({}, r"task\.rewards\.goal: there is no command 'goal' in task\.commands \(there are none\)"),
         (
             {"goal": {"_target_": lambda ctx, key: ctx.qpos[0], "resampling_time_range_s": [1.0, 1.0]}},
-            r"task\.commands\.goal: must give a vector for one env, not an array of shape \(\)",
+            r"task\.commands\.goal: must return a vector for one env, not an array of shape \(\)",
+        ),
+        (
+            {"goal": {"_target_": lambda ctx, key: None, "resampling_time_range_s": [1.0, 1.0]}},
+            r"task\.commands\.goal: must return a vector for one env, not None",
         ),
     ],
 )

@@ -112,7 +112,8 @@ class ActionManager:
             own_a = action_a[start:stop]
             if self.terms[name].settings.clip is not None:
                 own_a = jnp.clip(own_a, *self.terms[name].settings.clip)
-            targets[name] = action(ctx, own_a).astype(action_a.dtype)
+            with at(self.terms[name]):
+                targets[name] = action(ctx, own_a).astype(action_a.dtype)
             start = stop
         return targets
 

@@ -5,28 +5,28 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Bool, Float
 
 from ksim.envs.context import Context
 from ksim.envs.terms import Term, at, construct
 from ksim.envs.tree import strong
 from ksim.errors import ConfigError
+from ksim.typecheck import shown
 
 
 def call(term: Term, ctx: Context, *args: Any) -> Any:
     """The term's value; what a term with memory remembers goes on in `ctx.memory`.
 
     Raises:
-        ConfigError: the term's own, with the term's YAML path in front; a memory that changes its shape.
+        ConfigError: what went wrong in the term, with its YAML path in front; a memory that changes its shape.
     """
     with at(term):
         function = bound(term, ctx)
         if not term.has_memory:
             return function(ctx, *args)
         before = ctx.memory[term.path]
-        result = function(ctx, *args, before)
-        if not isinstance(result, tuple) or len(result) != 2:
-            raise ConfigError("has an 'init', so it has memory, and must return (value, memory)")
-        value, after = result
+        value, after = value_and_memory(function(ctx, *args, before))
         ctx.memory[term.path] = _same_shape(after, before)
         return value
 
@@ -51,17 +51,72 @@ def parameter(term: Term, name: str) -> Any:
     return term.params[name] if name in term.params else inspect.signature(term.func).parameters[name].default
 
 
-def call_scalar(term: Term, ctx: Context, *args: Any) -> Any:
-    """`call` for a term whose value must be a scalar.
+def call_scalar(term: Term, ctx: Context) -> Float[Array, ""]:
+    """`call` for a term whose value must be a number.
 
     Raises:
-        ConfigError: the value has another shape.
+        ConfigError: the value is something else.
     """
-    value = call(term, ctx, *args)
-    shape = getattr(value, "shape", ())
-    if shape != ():
-        raise ConfigError(f"{term.path}: must return a scalar for one env, not an array of shape {shape}")
-    return value
+    value = call(term, ctx)
+    with at(term):
+        return as_array(value, "a scalar", (0,), ctx.qpos.dtype)
+
+
+def call_bool(term: Term, ctx: Context) -> Bool[Array, ""]:
+    """`call` for a term whose value must be true or false; a number is neither (what would NaN be?).
+
+    Raises:
+        ConfigError: the value is something else.
+    """
+    value = call(term, ctx)
+    with at(term):
+        verdict = as_array(value, "true or false", (0,))
+        if verdict.dtype != bool:
+            raise ConfigError(f"must return true or false for one env, not a number of type {verdict.dtype}")
+        return verdict
+
+
+def call_vector(term: Term, ctx: Context) -> Float[Array, " n"]:
+    """`call` for a term whose value must be a vector; a scalar is one of length 1.
+
+    Raises:
+        ConfigError: the value is something else.
+    """
+    value = call(term, ctx)
+    with at(term):
+        return jnp.atleast_1d(as_array(value, "a vector", (0, 1), ctx.qpos.dtype))
+
+
+def as_array(value: Any, what: str, dimensions: tuple[int, ...] | None = None, dtype: DTypeLike | None = None) -> Array:
+    """What a term has returned for one env, as an array.
+
+    Args:
+        value: what it has returned.
+        what: what it must be, in words.
+        dimensions: how many it may have; None for any number.
+        dtype: of the array; None for the value's own.
+
+    Raises:
+        ConfigError: it is no array, or one of other dimensions.
+    """
+    try:
+        array = jnp.asarray(value, dtype)
+    except (TypeError, ValueError):
+        raise ConfigError(f"must return {what} for one env, not {shown(value)}") from None
+    if dimensions is not None and array.ndim not in dimensions:
+        raise ConfigError(f"must return {what} for one env, not an array of shape {array.shape}")
+    return array
+
+
+def value_and_memory(result: Any) -> tuple[Any, Any]:
+    """The two things that a term with memory returns.
+
+    Raises:
+        ConfigError: it returned something else.
+    """
+    if not isinstance(result, tuple) or len(result) != 2:
+        raise ConfigError("has an 'init', so it has memory, and must return (value, memory)")
+    return result
 
 
 def _same_shape(after: Any, before: Any) -> Any:

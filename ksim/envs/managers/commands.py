@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from ksim.envs.context import Context
-from ksim.envs.managers.call import bound
+from ksim.envs.managers.call import as_array, bound, value_and_memory
 from ksim.envs.managers.timers import draw_steps
 from ksim.envs.terms import Term, at
 from ksim.envs.tree import strong, where
@@ -74,10 +74,8 @@ class CommandManager:
         return strong(command.init(ctx, key) if term.has_memory else command(ctx, key))
 
     def _value(self, term: Term, ctx: Context, carry: Any) -> tuple[Float[Array, " n"], Any]:
-        value, carry = bound(term, ctx)(ctx, carry) if term.has_memory else (carry, carry)
-        value = jnp.asarray(value, ctx.qpos.dtype)
-        if value.ndim != 1:
-            raise ConfigError(f"must give a vector for one env, not an array of shape {value.shape}")
+        value, carry = value_and_memory(bound(term, ctx)(ctx, carry)) if term.has_memory else (carry, carry)
+        value = as_array(value, "a vector", (1,), ctx.qpos.dtype)
         fixed = term.settings.fixed
         if fixed is not None:
             if len(fixed) != len(value):

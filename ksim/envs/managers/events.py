@@ -1,17 +1,19 @@
 """Events: what they write, and when they fire."""
 
+from collections.abc import Mapping
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int, PRNGKeyArray
 
 from ksim.envs.context import Context
-from ksim.envs.managers.call import call
+from ksim.envs.managers.call import as_array, call
 from ksim.envs.managers.timers import draw_steps
 from ksim.envs.scene import ENCODER_BIAS
-from ksim.envs.terms import Term
+from ksim.envs.terms import Term, at
 from ksim.errors import ConfigError
 from ksim.physics.base import APPLIED_FORCES, INERTIAL_FIELDS
-from ksim.typecheck import hint
+from ksim.typecheck import hint, shown
 
 STATE_WRITES = ("qpos", "qvel", "act")
 
@@ -51,10 +53,15 @@ class EventManager:
         """What an event writes, by name, and whether it does: an event with memory decides that itself.
 
         Raises:
-            ConfigError: it writes something that is neither state nor a field of mjModel, or of another shape.
+            ConfigError: it returns no dict, or writes something that is neither state nor a field of mjModel, or of
+                another shape.
         """
         writes = call(term, ctx, key, jnp.asarray(fires)) if term.has_memory else call(term, ctx, key)
-        model = ctx.scene.model
+        if not isinstance(writes, Mapping):
+            raise ConfigError(
+                f"{term.path}: must return what it writes by name, such as {{'qvel': ...}}, not {shown(writes)}"
+            )
+        model, arrays = ctx.scene.model, {}
         for name, value in writes.items():
             try:
                 own = getattr(ctx, name) if name in STATE_WRITES else ctx.scene.compiled(name)
@@ -66,9 +73,12 @@ class EventManager:
                     f"{term.path}: writes {name!r}, which is neither one of {', '.join(others)} "
                     f"nor a field of numbers in mjModel{hint(name, [*others, *dir(model)])}"
                 )
-            if jnp.shape(value) != own.shape:
-                raise ConfigError(f"{term.path}: writes {name!r} of shape {jnp.shape(value)}; its shape is {own.shape}")
-        return {name: (value, term.has_memory or fires) for name, value in writes.items()}
+            with at(term):
+                arrays[name] = as_array(value, f"an array for {name!r}")
+            if arrays[name].shape != own.shape:
+                shape = arrays[name].shape
+                raise ConfigError(f"{term.path}: writes {name!r} of shape {shape}; its shape is {own.shape}")
+        return {name: (array, term.has_memory or fires) for name, array in arrays.items()}
 
     def declare(self, ctx: Context, key: PRNGKeyArray) -> None:
         """Trace every event once and note the model fields that they write."""

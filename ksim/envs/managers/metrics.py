@@ -22,7 +22,7 @@ class MetricManager:
         """The accumulators with this step's values."""
         result = {}
         for name, term in self.terms.items():
-            value = jnp.asarray(call_scalar(term, ctx), ctx.qpos.dtype)
+            value = call_scalar(term, ctx)
             match term.settings.reduce:
                 case "max":
                     result[name] = jnp.maximum(so_far[name], value)

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from ksim.envs.context import Context
-from ksim.envs.managers.call import call, parameter
+from ksim.envs.managers.call import call_vector, parameter
 from ksim.envs.managers.commands import CommandManager
 from ksim.envs.managers.delay import DelayLine, delay, push
 from ksim.envs.managers.noise import apply_noise, disturb, draw_noise
@@ -143,9 +143,7 @@ class ObservationManager:
         fresh: Bool[Array, ""] | bool,
     ) -> tuple[Float[Array, " n"], Bool[Array, ""]]:
         """A term through its pipeline, and whether it was not finite."""
-        value = jnp.atleast_1d(jnp.asarray(call(term, ctx), ctx.qpos.dtype))
-        if value.ndim != 1:
-            raise ConfigError(f"{term.path}: must return a vector for one env, not an array of shape {value.shape}")
+        value = call_vector(term, ctx)
         settings = term.settings
         before = ctx.memory.get(_line_path(term), Line())
         bias = line = frames = None

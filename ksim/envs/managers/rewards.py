@@ -28,7 +28,7 @@ class RewardManager:
         """The reward, its weighted terms, and which terms were not finite (those count as zero)."""
         values, broken = {}, {}
         for name, term in self.terms.items():
-            value = jnp.asarray(call_scalar(term, ctx), ctx.qpos.dtype)
+            value = call_scalar(term, ctx)
             finite = jnp.isfinite(value)
             weight = ctx.curriculum(term.driven["weight"]) if "weight" in term.driven else term.settings.weight
             values[name] = jnp.where(finite, value, 0.0) * (weight * self.scale)

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool
 
 from ksim.envs.context import Context
-from ksim.envs.managers.call import call_scalar
+from ksim.envs.managers.call import call_bool
 from ksim.envs.terms import Term
 
 
@@ -19,7 +19,7 @@ class TerminationManager:
 
     def __call__(self, ctx: Context) -> tuple[Bool[Array, ""], Bool[Array, ""], dict[str, Bool[Array, ""]]]:
         """Terminated, truncated (an env may be both), and each term's verdict."""
-        ends = {name: jnp.asarray(call_scalar(term, ctx), bool) for name, term in self.terms.items()}
+        ends = {name: call_bool(term, ctx) for name, term in self.terms.items()}
         no = jnp.zeros((), bool)
         terminated = truncated = no
         for name, end in ends.items():
