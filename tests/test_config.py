@@ -123,6 +123,11 @@ def test_no_default_is_written_twice():
                 assert value != getattr(getattr(defaults, group), key), f"{task} repeats {group}.{key}"
 
 
+def test_a_task_is_given_by_keywords():
+    with pytest.raises(TypeError, match="positional argument"):
+        ManagerBasedRlEnvCfg(2, SceneCfg(num_envs=1, robot="cartpole"))
+
+
 def test_a_task_fits_on_one_screen():
     for task in TASKS:
         assert len((REPO / "conf" / "task" / f"{task}.yaml").read_text().splitlines()) <= 60

@@ -7,6 +7,7 @@ from pathlib import Path
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import mujoco
 import numpy as np
 import pytest
 from support.envs import MDP, Player, cartpole_task, kbot_task
@@ -163,6 +164,10 @@ MISTAKES = {
     ),
     "time_out_without_limit": (
         {"terminations": {"mine": {"_target_": vector, "time_out": True}}},
+        r"^task\.episode_length_s: must be positive where a time-out term ends episodes$",
+    ),
+    "time_out_with_a_negative_limit": (
+        {"terminations": {"mine": {"_target_": f"{MDP}.terminations.time_out"}}, "episode_length_s": -1.0},
         r"^task\.episode_length_s: must be positive where a time-out term ends episodes$",
     ),
 }
@@ -346,6 +351,14 @@ def test_contact_settings_reach_every_geom():
     assert (model.geom_solref == [0.03, 0.9]).all() and (model.geom_solimp == solimp).all()
     assert (model.geom_margin == 0.002).all() and model.opt.gravity.tolist() == [0.0, 1.0, -3.7]
     assert (plain.geom_margin == 0).all() and (plain.geom_solref != model.geom_solref).any()
+
+
+@pytest.mark.parametrize(("terrain", "planes"), [("plane", 1), ("none", 0)])
+def test_there_is_a_floor_where_the_terrain_is_one(terrain, planes):
+    cfg = cartpole_task()
+    cfg.scene.terrain = terrain
+    model = make_env(cfg, "mujoco").scene.model
+    assert np.sum(model.geom_type == mujoco.mjtGeom.mjGEOM_PLANE) == planes
 
 
 class Near(eqx.Module):

@@ -92,7 +92,8 @@ def test_a_fixed_command_is_all_that_is_seen():
     drawn, fixed = Player(task()), Player(task(fixed=[0.5, 9.0]))
     a, b = (player.play(np.zeros((3, 4, 1))) for player in (drawn, fixed))
     for step, other in zip(a, b, strict=True):
-        assert np.array_equal(other.out.obs["actor"], np.tile(np.float32([0.5, 9.0]), (4, 1)))
+        for obs in (other.out.obs, other.out.terminal_obs):
+            assert np.array_equal(obs["actor"], np.tile(np.float32([0.5, 9.0]), (4, 1)))
         np.testing.assert_allclose(other.out.reward, 0.5, rtol=1e-6)
         assert same(step.after.physics, other.after.physics) and same(step.after.key, other.after.key)
 

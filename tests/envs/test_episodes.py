@@ -1,5 +1,7 @@
 """When episodes begin and end: random ages in training, no end where no term asks for one."""
 
+from dataclasses import replace
+
 import numpy as np
 from scipy import stats
 from support.envs import MDP, Player, cartpole_task
@@ -19,3 +21,13 @@ def test_without_a_termination_episodes_never_end():
     steps = player.play(np.ones((40, 3, 1)))
     assert not any(step.out.done.any() for step in steps)
     assert (steps[-1].after.episode_step == 40).all()
+    old = replace(steps[-1].after, episode_step=np.int32([1_000, 1_000_000, 1_000_000_000]))
+    assert not player.step(old, np.ones((3, 1)))[1].done.any()
+
+
+def test_a_finite_horizon_is_still_told_from_a_fall():
+    """Only the stateful faces and the learner take it for the end of everything."""
+    time_out = {"time_out": {"_target_": f"{MDP}.terminations.time_out"}}
+    player = Player(cartpole_task(terminations=time_out, episode_length_s=0.02, is_finite_horizon=True))
+    (step,) = player.play(np.zeros((1, 2, 1)))
+    assert step.out.truncated.all() and not step.out.terminated.any()

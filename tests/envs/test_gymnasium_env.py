@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
-from support.envs import MDP, cartpole_task, same
+from support.envs import MDP, cartpole_task, kbot_task, same
 
 from ksim.config import ViewerCfg
 from ksim.envs import ManagerBasedRlEnv
@@ -73,6 +73,15 @@ def test_it_is_a_vector_env_with_single_and_batched_spaces(env, whole):
 
 def test_the_action_space_is_what_the_task_clips_to(env):
     assert env.single_action_space == gymnasium.spaces.Box(-1.0, 1.0, (1,), np.float32)
+
+
+def test_a_clip_bounds_the_elements_of_its_own_term():
+    position = {"_target_": f"{MDP}.actions.joint_position"}
+    free = {**position, "joints": ".*left_(knee|ankle).*"}
+    bounded = {**position, "joints": ".*right_knee.*"}
+    cfg = kbot_task(actions={"a": {**bounded, "clip": [-1.0, 2.0]}, "b": free})
+    space = GymnasiumVectorEnv(ManagerBasedRlEnv(cfg, "cpu", engine="mujoco", threads=1)).single_action_space
+    assert space.low.tolist() == [-1.0, -np.inf, -np.inf] and space.high.tolist() == [2.0, np.inf, np.inf]
 
 
 def test_observations_lie_in_their_space_with_its_type(env, whole):
@@ -161,6 +170,8 @@ def test_a_mask_resets_some_envs_alone(env):
     new, info = env.reset(options={"reset_mask": mask})
     np.testing.assert_array_equal(new[~mask], obs[~mask])
     assert (new[mask, 2:] == 0).all() and (obs[mask, 2:] != 0).any() and info == {}
+    unchanged, _ = env.reset(options={"reset_mask": np.zeros(4, bool)})
+    np.testing.assert_array_equal(unchanged, new)
     for wrong in ([True] * 4, np.ones(3, bool), np.ones(4)):
         with pytest.raises(KsimError, match="reset_mask"):
             env.reset(options={"reset_mask": wrong})

@@ -18,7 +18,10 @@ def steps():
     player = Player(
         cartpole_task(
             rewards={"angle": {"_target_": angle, "weight": 2.0}},
-            metrics={name: {"_target_": angle, "reduce": name} for name in ("mean", "last", "max", "sum")},
+            metrics={
+                **{name: {"_target_": angle, "reduce": name} for name in ("mean", "last", "max", "sum")},
+                "falling": {"_target_": lambda ctx: ctx.terminated, "reduce": "sum"},  # in the step that it judges
+            },
             terminations={
                 "fell": {"_target_": f"{MDP}.terminations.joint_out_of_range", "joints": "hinge", "limit": 0.2},
                 "time_out": {"_target_": f"{MDP}.terminations.time_out"},
@@ -79,6 +82,7 @@ def test_the_summary_averages_over_the_episodes_that_ended(steps, episodes):
         "metric/mean": np.mean([angles.mean() for angles, _ in episodes]),
         "metric/last": np.mean([angles[-1] for angles, _ in episodes]),
         "metric/max": np.mean([angles.max() for angles, _ in episodes]),
+        "metric/falling": fell.mean(),
         "metric/sum": np.mean([angles.sum() for angles, _ in episodes]),
         "termination/fell": fell.mean(),
         "termination/time_out": np.mean(lengths == 12),

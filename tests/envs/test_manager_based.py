@@ -1,5 +1,7 @@
 """The stateful face: the members that people know, and that it is nothing but the functional env."""
 
+import importlib.metadata
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -26,11 +28,12 @@ def task(**changes) -> ManagerBasedRlEnvCfg:
     group = {"enable_corruption": True, "terms": {"joint_pos": noisy}}
     reset = {"_target_": f"{MDP}.events.reset_joints", "position_range": [-0.2, 0.2], "velocity_range": [-0.2, 0.2]}
     kick = {**reset, "mode": "interval", "interval_range_s": [0.04, 0.1], "position_range": [0.0, 0.0]}
+    loss = {"_target_": f"{MDP}.randomize.friction_loss", "operation": "set", "range": [0.0, 0.01]}
     defaults = {
         "observations": {"actor": group, "critic": {"concatenate": False, "terms": {"joint_pos": noisy}}},
         "rewards": {"upright": {"_target_": f"{MDP}.rewards.pole_upright", "weight": 1.0, "joint": "hinge"}},
         "terminations": {"fall": FALL, "time_out": TIME_OUT},
-        "events": {"reset": {**reset, "mode": "reset"}, "kick": kick},
+        "events": {"loss": {**loss, "mode": "startup"}, "reset": {**reset, "mode": "reset"}, "kick": kick},
         "commands": {
             "goal": {
                 "_target_": f"{MDP}.commands.uniform",
@@ -39,7 +42,8 @@ def task(**changes) -> ManagerBasedRlEnvCfg:
                 "resampling_time_range_s": [0.1, 0.2],
             }
         },
-        "episode_length_s": 0.4,
+        "curriculum": {"gain": {"_target_": f"{MDP}.curriculum.linear", "start": 0.0, "end": 1.0, "num_steps": 100}},
+        "episode_length_s": 0.39,  # and a half step
         "seed": 3,
     }
     return cartpole_task(**(defaults | changes))
@@ -76,9 +80,12 @@ def test_it_has_exactly_the_members_of_the_contract(env):
     assert sorted(name for name in dir(env) if not name.startswith("_")) == sorted(MEMBERS)
     assert env.is_vector_env is True and env.unwrapped is env
     assert (env.num_envs, env.physics_dt, env.step_dt) == (NUM_ENVS, 0.01, 0.02)
-    assert (env.max_episode_length_s, env.max_episode_length) == (0.4, 20)
+    assert (env.max_episode_length_s, env.max_episode_length) == (0.39, 20)
     assert env.device in jax.devices("cpu")
     assert set(env.metadata) == {"mujoco_version", "warp_version", "render_modes", "render_fps"}
+    installed = {package.metadata["Name"]: package.version for package in importlib.metadata.distributions()}
+    assert env.metadata["mujoco_version"] == installed["mujoco"]
+    assert env.metadata["warp_version"] == installed.get("warp-lang")
     assert env.metadata["render_modes"] == [None, "rgb_array"] and env.metadata["render_fps"] == 50
 
 
@@ -130,7 +137,10 @@ def test_resetting_some_envs_leaves_the_others_alone(env, actions):
     undisturbed = play(env, actions[8:])
     env.reset(seed=5)
     play(env, actions[:8])
+    kept = lambda: jax.device_get((env._state.model_fields, env._state.curriculum))  # noqa: E731
+    startup_and_curriculum = kept()
     obs, _ = env.reset(env_ids=np.array([1, 3]))
+    assert same(kept(), startup_and_curriculum)  # of all envs, those that are reset among them
     assert same(obs, before[-1][0], OTHERS)
     assert not np.allclose(obs["actor"][1], before[-1][0]["actor"][1], atol=1e-3)
     disturbed = play(env, actions[8:])
@@ -150,6 +160,16 @@ def test_a_seed_for_some_envs_is_theirs_alone(env, actions):
     assert same(first, again)
     assert same(first[0], other[0], np.array([0, 1, 3])) and not same(first[0], other[0], np.array([2]))
     assert env.cfg.seed == 5
+
+
+def test_what_is_returned_is_the_callers_own(env, actions):
+    """To change as they like: the env shows the others' observations again when some are reset."""
+    for obs in (env.reset(seed=5)[0], env.step(actions[0])[0]):
+        groups = list(obs)
+        obs["critic"].clear()
+        obs.clear()
+        again, _ = env.reset(env_ids=[1])
+        assert list(again) == groups and list(again["critic"]) == ["joint_pos"]
 
 
 def test_the_step_is_compiled_once_and_its_state_donated(env, actions):
@@ -176,7 +196,7 @@ def test_a_seed_that_is_null_is_drawn_and_written_back():
     cfg = task(seed=None)
     make(cfg)
     assert isinstance(cfg.seed, int) and cfg.seed >= 0
-    assert ManagerBasedRlEnv.seed(5) == 5
+    assert ManagerBasedRlEnv.seed(5) == 5 and ManagerBasedRlEnv.seed(0) == 0
     drawn = {ManagerBasedRlEnv.seed() for _ in range(5)} | {ManagerBasedRlEnv.seed(-1) for _ in range(5)}
     assert len(drawn) > 5 and min(drawn) >= 0
 
