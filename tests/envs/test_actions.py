@@ -1,8 +1,11 @@
 """What happens to an action on its way to the actuators: clip, delay in substeps, low-pass."""
 
+from dataclasses import replace
+
 import jax
 import numpy as np
 import pytest
+from support import plain
 from support.envs import MDP, Player, cartpole_task
 from support.terms import context, simulation
 
@@ -11,6 +14,7 @@ from ksim.envs.managers import ActionManager
 from ksim.envs.scene import build_scene
 from ksim.envs.terms import ActionSettings, resolve
 from ksim.errors import ConfigError
+from ksim.mdp.actions import joint_effort
 
 S, DT = 4, 0.01  # substeps of 0.01 s
 TERM = {"_target_": f"{MDP}.actions.joint_effort", "joints": "slider", "scale": 1.0}
@@ -19,6 +23,11 @@ TERM = {"_target_": f"{MDP}.actions.joint_effort", "joints": "slider", "scale": 
 @pytest.fixture(scope="module")
 def scene():
     return build_scene(compose(["task=cartpole_balance"]).task, {"slider": "effort"})
+
+
+@pytest.fixture(scope="module")
+def kbot():
+    return build_scene(compose(["task=kbot_standing"]).task)
 
 
 def controls(scene, action_TE, seed=0, **settings):
@@ -55,8 +64,8 @@ ACTIONS = np.random.default_rng(0).uniform(-2, 2, (8, 3))
 
 
 def test_actions_are_clipped_in_their_own_unit(scene):
-    got = controls(scene, ACTIONS, clip=[-0.5, 1.0])
-    np.testing.assert_allclose(got, held(np.clip(ACTIONS, -0.5, 1.0)), rtol=1e-6)
+    got = controls(scene, ACTIONS, clip=[-0.5, 1.0], scale=2.0)
+    np.testing.assert_allclose(got, held(2.0 * np.clip(ACTIONS, -0.5, 1.0)), rtol=1e-6)
 
 
 @pytest.mark.parametrize("lag", [0, 1, 3, 4, 6, 9])
@@ -107,9 +116,43 @@ def test_a_delay_comes_before_the_filter(scene):
     assert not got[:3].any()
 
 
+def test_an_episode_starts_with_the_home_pose(kbot):
+    """Not with targets of 0: a hip that is bent at home stays bent until the first action comes through."""
+    home = kbot.home_joint_pos[0]
+    assert kbot.joint_names[0] == "dof_left_hip_pitch_04" and home > 0.3
+    hip = {"_target_": f"{MDP}.actions.joint_position", "joints": kbot.joint_names[0], "scale": 0.1}
+    dt = kbot.model.opt.timestep
+    late = controls(kbot, ACTIONS, **hip, delay={"range_s": [6 * dt, 6 * dt]})
+    np.testing.assert_allclose(late, home + np.concatenate([np.zeros((6, 3)), held(0.1 * ACTIONS)[:-6]]), rtol=1e-5)
+    smooth = controls(kbot, np.ones((5, 1)), **hip, low_pass_hz=3.0)
+    t = dt * np.arange(1, 5 * S + 1)
+    np.testing.assert_allclose(smooth[:, 0], home + 0.1 * (1 - np.exp(-2 * np.pi * 3.0 * t)), rtol=1e-5)
+
+
+def test_actions_see_what_events_have_just_written():
+    """A force that is the position and the action, where a step event has moved the cart by 0.5 m before."""
+
+    def move(ctx, key):
+        return {"qpos": ctx.qpos.at[0].set(ctx.episode_step + 0.5)}
+
+    def follow(scene):
+        return replace(joint_effort(scene), relative=True)
+
+    terms = {"force": {"_target_": f"{MDP}.observations.actuator_force"}}
+    player = Player(
+        cartpole_task(
+            actions={"force": {"_target_": follow}},
+            observations={"actor": {"terms": terms}},
+            events={"move": {"_target_": move, "mode": "step"}},
+        )
+    )
+    for age, step in enumerate(player.play(np.full((3, 2, 1), 0.25))):
+        np.testing.assert_allclose(step.out.obs["actor"], age + 0.75, rtol=1e-6)
+
+
 def test_a_reset_empties_what_is_on_its_way():
-    """In the env that ends alone; a delay of two env steps, so that an action of the last episode would come late."""
-    action = {"force": TERM | {"scale": 10.0, "delay": {"range_s": [0.04, 0.04]}}}
+    """In the env that ends alone. A delay of three substeps, so that an action comes in the middle of an env step."""
+    action = {"force": TERM | {"scale": 10.0, "delay": {"range_s": [0.03, 0.03]}}}
     player = Player(
         cartpole_task(
             actions=action,
@@ -117,12 +160,15 @@ def test_a_reset_empties_what_is_on_its_way():
             episode_length_s=0.1,
         )
     )
+    model = player.env.scene.model
     steps = player.play(np.ones((12, 2, 1)), random_age=True)
     age = np.zeros(2, int)
     for step in steps:
-        moves = step.after.physics.qvel[:, 0] > step.before.physics.qvel[:, 0] + 1e-3
-        on = ~step.out.done
-        assert np.array_equal(moves[on], (age >= 2)[on])
+        before = step.before.physics
+        for env in np.flatnonzero(~step.out.done):
+            data = plain.make(model, before.qpos[env], before.qvel[env], before.qacc_warmstart[env])
+            plain.step(model, data, [[10.0 * (2 * age[env] + substep >= 3)] for substep in (0, 1)])
+            np.testing.assert_allclose(step.after.physics.qvel[env], data.qvel, atol=1e-6)
         age = np.where(step.out.done, 0, age + 1)
 
 

@@ -140,23 +140,24 @@ def test_a_level_follows_the_length_of_the_episodes():
                     "end": [1.0, 30.0],
                     "long_steps": LIFE,
                     "short_steps": 3,
-                    "rate": 0.3,
+                    "rate": 0.9,
                 }
             },
             episode_length_s=LIFE * 0.02,
         )
     )  # fmt: skip
-    level, length, changes = 0.0, np.zeros(16), set()
+    level, length, changes, levels = 0.0, np.zeros(16), set(), set()
     for step in player.play(np.zeros((30, 16, 1))):
         length += 1
         long, short = step.out.done & (length >= LIFE), step.out.done & (length < 3)
-        change = 0.3 * (long.mean() - short.mean())
+        change = 0.9 * (long.mean() - short.mean())
         level = np.clip(level + change, 0.0, 1.0)
         changes.add(np.sign(change))
+        levels.add(level)
         value = step.after.curriculum["task.curriculum.level"].value
         np.testing.assert_allclose(value, [level, 10 + 20 * level], rtol=1e-5, atol=1e-6)
         length[step.out.done] = 0
-    assert changes == {-1.0, 0.0, 1.0} and level > 0
+    assert changes == {-1.0, 0.0, 1.0} and {0.0, 1.0} < levels
 
 
 LINEAR = {"_target_": f"{CURRICULUM}.linear", "start": 0.0, "end": 1.0, "num_steps": 10}

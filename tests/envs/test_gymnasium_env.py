@@ -79,9 +79,9 @@ def test_a_clip_bounds_the_elements_of_its_own_term():
     position = {"_target_": f"{MDP}.actions.joint_position"}
     free = {**position, "joints": ".*left_(knee|ankle).*"}
     bounded = {**position, "joints": ".*right_knee.*"}
-    cfg = kbot_task(actions={"a": {**bounded, "clip": [-1.0, 2.0]}, "b": free})
+    cfg = kbot_task(actions={"a": free, "b": {**bounded, "clip": [-1.0, 2.0]}})
     space = GymnasiumVectorEnv(ManagerBasedRlEnv(cfg, "cpu", engine="mujoco", threads=1)).single_action_space
-    assert space.low.tolist() == [-1.0, -np.inf, -np.inf] and space.high.tolist() == [2.0, np.inf, np.inf]
+    assert space.low.tolist() == [-np.inf, -np.inf, -1.0] and space.high.tolist() == [np.inf, np.inf, 2.0]
 
 
 def test_observations_lie_in_their_space_with_its_type(env, whole):

@@ -164,8 +164,8 @@ def test_a_seed_for_some_envs_is_theirs_alone(env, actions):
 
 def test_what_is_returned_is_the_callers_own(env, actions):
     """To change as they like: the env shows the others' observations again when some are reset."""
-    for obs in (env.reset(seed=5)[0], env.step(actions[0])[0]):
-        groups = list(obs)
+    for play_on in (lambda: env.reset(seed=5)[0], lambda: env.step(actions[0])[0]):
+        groups = list(obs := play_on())
         obs["critic"].clear()
         obs.clear()
         again, _ = env.reset(env_ids=[1])

@@ -253,7 +253,10 @@ def groups(**policies):
 
 
 def test_what_is_not_finite_is_zeroed_and_counted_as_the_policy_says():
-    player = Player(cartpole_task(**groups(free="disabled", silent="sanitize", told="warn")))
+    task = groups(free="disabled", silent="sanitize", told="warn")
+    late = {"_target_": sometimes, "delay": {"range_s": [0.02, 0.02]}}
+    task["observations"]["late"] = {"terms": {"s": late}, "nan_policy": "warn"}
+    player = Player(cartpole_task(**task))
     steps = player.play(np.zeros((7, 32, 1)))
     bad = steps[3].after.physics.qpos[:, 0] > 0
     assert 0 < bad.sum() < 32
@@ -264,6 +267,8 @@ def test_what_is_not_finite_is_zeroed_and_counted_as_the_policy_says():
         assert np.array_equal(step.out.obs["told"], step.out.obs["silent"])
         assert np.array_equal(np.isfinite(step.out.obs["free"][:, 2:]).all(axis=1), ~now)
         assert step.out.log["not_finite/told/s"] == now.sum()
+        assert step.out.log["not_finite/late/s"] == now.sum()  # when it is measured, not when it is seen
+        assert np.array_equal(step.out.obs["late"], np.where((bad & (t == 5))[:, None], 0.0, [[1.0, 2.0]]))
     assert not any(name.startswith(("not_finite/silent", "not_finite/free")) for name in steps[0].out.log)
 
 

@@ -1,5 +1,7 @@
 """Sensors of a task: contacts as C MuJoCo has them, their times, and MuJoCo's own sensors at a site."""
 
+from types import SimpleNamespace
+
 import jax.numpy as jnp
 import mujoco
 import numpy as np
@@ -9,7 +11,9 @@ from support.envs import MDP, Player, kbot_task
 
 from ksim.config import SceneCfg, SimCfg
 from ksim.envs import make_env
+from ksim.envs.contacts import Contacts
 from ksim.errors import ConfigError
+from ksim.mdp import sensors
 
 E, T = 4, 22
 FEET = ".*FootBushing.*"
@@ -184,6 +188,39 @@ def test_an_illegal_contact_ends_the_episode():
         assert np.array_equal(step.out.terminated, step.out.reward > 300)
         hits += step.out.terminated.sum()
     assert 0 < hits < 10 * E
+
+
+def test_each_contact_of_a_geom_counts_where_its_sensor_looks():
+    """A box on its four corners, and a ball that lies on the floor and leans on a wall; against what MuJoCo has."""
+    spec = mujoco.MjSpec()
+    geom = mujoco.mjtGeom
+    spec.worldbody.add_geom(name="floor", type=geom.mjGEOM_PLANE, size=[0, 0, 1])
+    spec.worldbody.add_geom(name="wall", type=geom.mjGEOM_BOX, pos=[2.999, 0, 0], size=[1, 1, 1])
+    bodies = {"box": (geom.mjGEOM_BOX, 0.0, [0.1, 0.2, 0.3]), "ball": (geom.mjGEOM_SPHERE, 1.7, [0.3, 0, 0])}
+    for name, (kind, x, size) in bodies.items():
+        body = spec.worldbody.add_body(name=name, pos=[x, 0, 0.299])
+        body.add_freejoint()
+        body.add_geom(name=name, type=kind, size=size)
+    pairs = [("box", "floor"), ("ball", "floor"), ("ball", "wall"), ("ball", None)]
+    watched = [sensors.contact(spec, f"s{i}", geoms=own, against=other) for i, (own, other) in enumerate(pairs)]
+    model = spec.compile()
+    data = plain.forward(model, mujoco.MjData(model), [])
+
+    def place(name):
+        sensor = model.sensor(name)
+        return slice(int(sensor.adr[0]), int(sensor.adr[0] + sensor.dim[0]))
+
+    ctx = SimpleNamespace(scene=SimpleNamespace(sensor_slice=place), sensordata=jnp.asarray(data.sensordata))
+    forces = {}
+    for c in range(data.ncon):
+        force = np.zeros(6)
+        mujoco.mj_contactForce(model, data, c, force)
+        forces.setdefault(frozenset(model.geom(int(g)).name for g in data.contact[c].geom), []).append(force[0])
+    on_floor, on_wall = forces[frozenset(["ball", "floor"])], forces[frozenset(["ball", "wall"])]
+    corners = forces[frozenset(["box", "floor"])]
+    assert len(corners) == 4 and min(corners) > 1 and min(on_floor + on_wall) > 1
+    expected = [sum(corners), sum(on_floor), sum(on_wall), sum(on_floor + on_wall)]
+    np.testing.assert_allclose([Contacts(sensor, ctx).force[0] for sensor in watched], expected, rtol=1e-5)
 
 
 MISTAKES = [

@@ -8,6 +8,7 @@ from support import plain
 from support.envs import MDP, Player, cartpole_task, kbot_task, own, same
 
 E, T, MAX_STEPS = 6, 35, 10
+LOW = 2.155  # height of the tip where the pole leans by 0.3 rad, m
 
 
 def tip(ctx):
@@ -19,9 +20,18 @@ def force(ctx):
     return ctx.actuator_force
 
 
+def fell(ctx):
+    return tip(ctx)[2] < LOW
+
+
 def late_and_right(ctx):
     """Ends the episode in the step of the time-out where the cart is right of the middle."""
     return (ctx.episode_step >= MAX_STEPS) & (ctx.joint_pos[0] > 0)
+
+
+def gone(ctx):
+    """The task says that this cuts the episode, like a time-out."""
+    return ctx.joint_pos[0] > 0.25
 
 
 def wind(ctx, key):
@@ -48,10 +58,12 @@ def cartpole(engine):
                 "alive": {"_target_": f"{MDP}.rewards.alive", "weight": 1.0},
                 "terminated": {"_target_": f"{MDP}.rewards.terminated", "weight": -5.0},
                 "rate": {"_target_": f"{MDP}.rewards.action_rate", "weight": -0.1},
+                "cut": {"_target_": lambda ctx: 1.0 * ctx.truncated, "weight": 3.0},
                 "nothing": {"_target_": never, "weight": 0.0},
             },
             terminations={
-                "fell": {"_target_": f"{MDP}.terminations.joint_out_of_range", "joints": "hinge", "limit": 0.3},
+                "fell": {"_target_": fell},
+                "gone": {"_target_": gone, "time_out": True},
                 "late": {"_target_": late_and_right},
                 "time_out": {"_target_": f"{MDP}.terminations.time_out"},
             },
@@ -150,18 +162,22 @@ def test_a_reset_env_shows_its_own_fresh_state(player, steps):
 
 def test_terminations_judge_the_new_state(steps, truth):
     """Falls terminate, time-outs truncate, and an env may be both; each term's own verdict is told."""
-    age = np.zeros(E, int)
+    age, seen = np.zeros(E, int), np.zeros(2, int)
     for step, row in zip(steps, truth[0], strict=True):
         age += 1
         assert np.array_equal(step.before.episode_step + 1, age)
-        fell = np.array([abs(data.joint("hinge").qpos[0]) > 0.3 for data in row])
+        fell = np.array([data.site("tip").xpos[2] < LOW for data in row])
+        gone = np.array([data.joint("slider").qpos[0] > 0.25 for data in row])
         late = (age >= MAX_STEPS) & np.array([data.joint("slider").qpos[0] > 0 for data in row])
         assert np.array_equal(step.out.ends["fell"], fell)
+        assert np.array_equal(step.out.ends["gone"], gone)
         assert np.array_equal(step.out.ends["late"], late)
+        seen += [fell.any(), (gone & (age < MAX_STEPS)).any()]
         assert np.array_equal(step.out.terminated, fell | late)
-        assert np.array_equal(step.out.truncated, age >= MAX_STEPS)
+        assert np.array_equal(step.out.truncated, gone | (age >= MAX_STEPS))
         assert np.array_equal(step.out.done, step.out.terminated | step.out.truncated)
         age[step.out.done] = 0
+    assert seen.all()
 
 
 def test_the_reward_is_the_weighted_sum_of_the_terms(player, steps, truth):
@@ -171,6 +187,7 @@ def test_the_reward_is_the_weighted_sum_of_the_terms(player, steps, truth):
         for env in range(E):
             last_action = step.before.action[env]
             expected = 2.0 * row[env].site("tip").xpos[2] + (1.0 - step.out.terminated[env])
+            expected += 3.0 * step.out.truncated[env]
             expected += -5.0 * step.out.terminated[env] - 0.1 * np.sum((step.action[env] - last_action) ** 2)
             assert step.out.reward[env] == pytest.approx(0.02 * expected, rel=1e-4)
 
@@ -209,7 +226,7 @@ def test_the_running_episode_is_kept_and_logged(player, steps):
                 running[env] = dict(zero)
         for name, value in total.items():
             assert out.log[name] == pytest.approx(value, rel=1e-4, abs=1e-6), name
-        assert out.log["termination/time_out"] == np.sum(out.truncated)
+        assert out.log["termination/time_out"] == np.sum(out.ends["time_out"])
         assert out.log["nan_guard"] == 0 and out.log["not_finite/tip"] == 0
         assert set(out.log) >= {"reward/rate", "termination/fell"} and "reward/nothing" not in out.log
 
@@ -307,6 +324,8 @@ def test_kbot_forces_contacts_and_friction_belong_to_the_step_and_to_the_env(eng
             check(step.out.terminal_obs["actor"][env], data)
             torque = np.mean((data.actuator_force / model.actuator_forcerange[:, 1]) ** 2)
             assert step.out.reward[env] == pytest.approx(torque, rel=1e-3)  # no step_dt here
+            if step.out.episode["length"][env] == 1:  # but the log is per second
+                assert step.out.episode["reward/torque"][env] == pytest.approx(torque / 0.02, rel=1e-3)
             foot = step.after.model_fields["geom_friction"][env, 1, 0]
             if step.out.done[env]:
                 own, data = simulation(step.after, env)

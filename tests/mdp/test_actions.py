@@ -96,9 +96,8 @@ def test_relative_positions_start_from_the_measured_ones(kbot):
 def test_velocity_and_effort(kind):
     """The actuators are built for the control: torque kd (target - velocity), or the torque itself within its limit."""
     cfg = compose(["task=kbot_standing"]).task
-    cfg.actions = {
-        "arm": {"_target_": f"ksim.mdp.actions.joint_{kind}", "joints": ".*left_wrist.*|.*left_elbow.*", "scale": 2.0}
-    }
+    joints, scale = ".*left_wrist.*|.*left_elbow.*", {".*elbow.*": 2.0, ".*wrist.*": 1.5}
+    cfg.actions = {"arm": {"_target_": f"ksim.mdp.actions.joint_{kind}", "joints": joints, "scale": scale}}
     terms = resolve("task.actions", cfg.actions, ActionSettings)
     scene = build_scene(cfg, ActionManager(terms, build_scene(cfg), 4).control)
     elbow, wrist = (scene.model.actuator(f"dof_left_{name}").id for name in ("elbow_02", "wrist_00"))
@@ -107,10 +106,10 @@ def test_velocity_and_effort(kind):
     for action in ([0.3, -0.5], [30.0, -50.0]):
         ctrl_u = controls(scene, data, action, **cfg.actions)
         plain.forward(scene.model, data, ctrl_u)
-        for u, a in ((elbow, action[0]), (wrist, action[1])):
+        for u, a in ((elbow, 2.0 * action[0]), (wrist, 1.5 * action[1])):
             name = scene.model.actuator(u).name
             limit, kd = scene.robot.torque_limit_u[u], scene.robot.kd_u[u]
-            torque = 2.0 * a if kind == "effort" else kd * (2.0 * a - data.joint(name).qvel[0])
+            torque = a if kind == "effort" else kd * (a - data.joint(name).qvel[0])
             assert data.actuator_force[u] == pytest.approx(np.clip(torque, -limit, limit), rel=1e-4)
     rest = [u for u in range(20) if u not in (elbow, wrist)]
     np.testing.assert_allclose(ctrl_u[rest], home(scene)[rest], atol=1e-6)

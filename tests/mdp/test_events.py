@@ -1,5 +1,7 @@
 """Event terms: what they write, and how it is distributed."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,6 +10,7 @@ from scipy import stats
 from scipy.spatial.transform import Rotation
 from support.terms import context, simulation
 
+from ksim.envs.context import Context
 from ksim.errors import ConfigError
 from ksim.mdp import events
 
@@ -77,6 +80,14 @@ def test_reset_scene_to_default_is_home_at_rest(kbot):
     writes = events.reset_scene_to_default(context(kbot, simulation(kbot)), KEYS[0])
     np.testing.assert_allclose(writes["qpos"], kbot.home_qpos, atol=1e-6)
     assert not np.any(writes["qvel"]) and writes["qvel"].shape == (kbot.model.nv,)
+
+
+def test_reset_scene_to_default_relaxes_muscles(kbot):
+    """Activations of actuators that have some, as K-Bot's do not."""
+    ctx = context(kbot, simulation(kbot))
+    physics = replace(ctx.state.physics, act=jnp.array([0.5, 1.0]))
+    ctx = Context(kbot, replace(ctx.state, physics=physics), step_dt=0.02, max_episode_steps=100)
+    assert events.reset_scene_to_default(ctx, KEYS[0])["act"].tolist() == [0.0, 0.0]
 
 
 def test_reset_root_draws_pose_and_velocity(kbot):

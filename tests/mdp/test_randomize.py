@@ -33,6 +33,7 @@ def ctx(kbot):
         " actuator_biasprm actuator_forcerange site_pos"
     )
     left = {name: 3.0 * getattr(kbot.model, name) for name in names.split()}
+    left["site_quat"] = np.tile([0.5, 0.5, -0.5, 0.5], (kbot.model.nsite, 1))
     return context(kbot, simulation(kbot), model_fields=left)
 
 
@@ -114,6 +115,18 @@ def test_gains_are_scaled_where_mujoco_keeps_them(kbot, ctx):
     target = kbot.home_joint_pos[: kbot.num_actuated] + 0.01
     plain.forward(own, data, target)
     np.testing.assert_allclose(data.actuator_force[ids], kp * 0.01 - 0.5 * kd * 0.1, rtol=1e-4)
+
+
+def test_the_gain_of_an_actuator_that_tracks_a_velocity_is_its_damping():
+    """Torque kd' (target - velocity): a target that is reached asks for no torque, whatever kd' is."""
+    scene = build_scene(compose(["task=kbot_standing"]).task, {"dof_left_knee_04": "velocity"})
+    writes = randomize.gains(context(scene, simulation(scene)), KEYS[0], joints=".*left_knee.*", kd_range=(0.5, 0.5))
+    own = plain.edited(scene.model, **{name: np.asarray(x) for name, x in writes.items()})
+    u = own.actuator("dof_left_knee_04").id
+    data = plain.make(own, scene.home_qpos, np.full(own.nv, 0.1))
+    for target in (0.1, 0.3):
+        plain.forward(own, data, np.full(own.nu, target))
+        assert data.actuator_force[u] == pytest.approx(0.5 * scene.robot.kd_u[u] * (target - 0.1), rel=1e-4, abs=1e-6)
 
 
 def test_torque_limits_are_scaled_both_ways(kbot, ctx):
@@ -270,9 +283,8 @@ def test_gravity_is_tilted_and_of_another_strength(kbot):
         assert uniform(drawn[:, axis] - compiled, -0.5, 1.0)
 
 
-def test_an_imu_is_mounted_askew(kbot):
+def test_an_imu_is_mounted_askew(kbot, ctx):
     """Gravity as its accelerometer measures it at rest turns by the drawn angles, and comes from the moved place."""
-    ctx = context(kbot, simulation(kbot))
     i = kbot.model.site(kbot.robot.imu_site).id
     position, quat = draws(
         randomize.imu_mount,
@@ -334,6 +346,19 @@ def test_what_would_do_nothing_or_break_is_refused(cartpole, function, params, m
     params = {"range": (0.5, 1.5)} | params if function in (randomize.friction_loss,) else params
     with pytest.raises(ConfigError, match=message):
         function(context(cartpole, simulation(cartpole)), KEYS[0], **params)
+
+
+@pytest.mark.parametrize(
+    ("function", "params", "field", "message"),
+    [
+        (randomize.friction, {"geoms": FEET}, "geom_friction", "the friction of a geom is 0"),
+        (randomize.torque_limit, {"joints": KNEES}, "actuator_forcerange", "the torque limit of a joint is 0"),
+    ],
+)
+def test_what_is_zero_has_no_scale(kbot, function, params, field, message):
+    scene = Scene(kbot.robot, plain.edited(kbot.model, **{field: 0.0}))
+    with pytest.raises(ConfigError, match=f"{message} in the model: to scale it does nothing"):
+        function(context(scene, simulation(kbot)), KEYS[0], range=(0.5, 1.5), **params)
 
 
 def test_an_actuator_of_effort_has_no_gains_to_scale():

@@ -51,6 +51,11 @@ def trained(learner):
     return learner.train(0, 5)
 
 
+def test_a_training_starts_at_random_ages(learner):
+    """So that its first time-outs do not come all at once."""
+    assert len(set(learner.init(jax.random.key(0)).env_state.episode_step.tolist())) > 4
+
+
 @pytest.mark.parametrize("is_finite_horizon", [True, False])
 def test_only_a_finite_horizon_ends_without_a_value_after_it(cartpole_cfg, is_finite_horizon):
     """Time-outs are terminal for the learner where the horizon is finite, and bootstrap where it is not."""

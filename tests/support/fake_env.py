@@ -1,6 +1,6 @@
 """An env whose every number is known, with as much of `Env`'s face as the learner uses."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -37,7 +37,7 @@ class FakeEnv:
     """Env i shows the steps since its reset, from 0 at first and from FRESH later, and ends after lengths[i] steps.
 
     Even envs are cut by a time limit, odd ones terminate. The reward is what the env shows next, plus the first
-    action element.
+    action element. A random age is one step.
     """
 
     lengths: tuple[int, ...]
@@ -56,7 +56,7 @@ class FakeEnv:
     ) -> tuple[FakeState, dict[str, Array]]:
         zero = jnp.zeros(num_envs)
         state = FakeState(FakePhysics(zero[:, None]), zero, zero, jnp.zeros((num_envs, 2)))
-        return state, self._show(zero)
+        return replace(state, clock=zero + 1.0) if random_age else state, self._show(zero)
 
     def step(self, state: FakeState, action: Array) -> tuple[FakeState, StepOutput]:
         shown = state.physics.qpos[:, 0] + 1.0
