@@ -2,12 +2,17 @@
 
 from dataclasses import replace
 
+import jax
 import jax.numpy as jnp
+import mujoco
 import numpy as np
 import pytest
 from support.envs import MDP, Player, cartpole_task, same
 
 from ksim.config import SimCfg
+from ksim.envs import guard
+from ksim.envs.state import EnvState
+from ksim.physics import initial_state, make_physics
 
 E = 4
 
@@ -15,6 +20,13 @@ E = 4
 def poison(ctx, key):
     """Breaks the envs whose cart is right of 0.5 m."""
     return {"qvel": jnp.where(ctx.qpos[0] > 0.5, jnp.nan, ctx.qvel)}
+
+
+def poison_mass(ctx, key):
+    """Another mass of the pole in every step; NaN in the envs whose cart is right of 0.5 m."""
+    mass = ctx.model_field("body_mass")
+    scale = 1.0 + 0.1 * jax.random.uniform(key)
+    return {"body_mass": jnp.where(ctx.qpos[0] > 0.5, jnp.nan, ctx.scene.model.body_mass[-1] * scale) * (mass > 0)}
 
 
 def root(ctx):
@@ -26,8 +38,10 @@ def blow_up(ctx):
     return 1.0 / jnp.maximum(ctx.joint_pos[0], 0.0)
 
 
-def task(**sim):
+def task(poison=poison, **sim):
+    effort = {"_target_": f"{MDP}.actions.joint_effort", "joints": "slider", "scale": 10.0}
     return cartpole_task(
+        actions={"force": effort | {"delay": {"range_s": [0.01, 0.01]}}},
         sim=SimCfg(timestep=0.01, **sim),
         rewards={
             "one": {"_target_": lambda ctx: jnp.float32(1.0), "weight": 3.0},
@@ -64,8 +78,6 @@ def start(player):
 
 
 def finite(tree):
-    import jax
-
     return all(np.isfinite(np.asarray(x)).all() for x in jax.tree.leaves(tree))
 
 
@@ -94,23 +106,100 @@ def test_a_broken_env_is_reset_counted_and_alone(player, start, kind):
     assert out.episode["return"][2] == 0 and out.episode["length"][2] == 1
 
 
-def test_the_first_offender_of_a_run_is_kept(player, start):
-    """With what its step started from, so that it can be replayed; a second one does not take its place."""
-    assert not start.offender.found
+def test_the_first_offenders_of_a_run_are_kept(player, start):
+    """With all that their step started from, in their order, until the slots are full."""
+    assert start.offenders.count == 0
+    state, _ = player.step(placed(start, GOOD), np.full((E, 1), -0.5))
+    assert same(state.offenders, start.offenders)
+
     action = np.array([[0.1], [0.2], [0.3], [0.4]], np.float32)
-    good, _ = player.step(placed(start, GOOD), action)
-    assert not good.offender.found
+    state, out = player.step(placed(state, [[0.1, 0], [0.7, 0.2], [0.8, 0], [0.1, 0]]), action)
+    assert out.log["nan_guard"] == 2 and state.offenders.count == 2
+    given = state.offenders.given
+    assert set(given) == {"qpos", "qvel", "act", "qacc_warmstart", "ctrl"}
+    np.testing.assert_array_equal(given["qpos"], np.float32([[0.7, 0.2], [0.8, 0], [0, 0], [0, 0]]))
+    assert np.isnan(given["qvel"][:2]).all()  # as the event left it
+    # 10 N an action unit, a substep late: both substeps' controls are there.
+    np.testing.assert_allclose(given["ctrl"], [[[-5], [2]], [[-5], [3]], [[0], [0]], [[0], [0]]], rtol=1e-6)
 
-    first = placed(good, [[0.1, 0], [0.7, 0.2], [0.8, 0], [0.1, 0]])
-    state, out = player.step(first, action)
-    assert out.log["nan_guard"] == 2 and state.offender.found
-    np.testing.assert_array_equal(state.offender.qpos, np.float32([0.7, 0.2]))
-    assert np.isnan(state.offender.qvel).all()  # as the event left it
-    np.testing.assert_allclose(state.offender.ctrl, [2.0])  # 10 N an action unit
+    later, out = player.step(placed(state, [[0.9, 0.5], [0.1, 0], [1.0, 0], [1.1, 0]]), action)
+    assert out.log["nan_guard"] == 3 and later.offenders.count == 4
+    expected = np.float32([[0.7, 0.2], [0.8, 0], [0.9, 0.5], [1.0, 0]])
+    np.testing.assert_array_equal(later.offenders.given["qpos"], expected)
 
-    second, out = player.step(placed(state, [[0.9, 0.5], [0.1, 0], [0.1, 0], [0.1, 0]]), action)
-    assert out.log["nan_guard"] == 1
-    assert same(second.offender, state.offender)
+    full, out = player.step(placed(later, [[1.2, 0], [1.3, 0], [0.1, 0], [0.1, 0]]), action)
+    assert out.log["nan_guard"] == 2 and same(full.offenders, later.offenders)
+
+
+def test_an_event_that_breaks_the_model_breaks_one_episode(start):
+    """Its NaN in the masses is put back, too: else that env would diverge in every step from then on."""
+    player = Player(task(poison_mass))
+    state, _ = player.step(placed(player.reset(E)[0], GOOD), np.zeros((E, 1)))
+    qpos = np.array(GOOD)
+    qpos[1, 0] = 0.6
+    after, out = player.step(placed(state, qpos), np.zeros((E, 1)))
+    assert out.terminated.tolist() == [False, True, False, False] and out.log["nan_guard"] == 1
+    assert np.isnan(after.offenders.given["body_mass"][0, 2:]).all()
+    assert finite(after.model_fields) and same(after.model_fields, state.model_fields, [1])
+    others = [0, 2, 3]
+    assert not np.array_equal(after.model_fields["body_mass"][others], state.model_fields["body_mass"][others])
+    for _ in range(3):
+        after, out = player.step(after, np.zeros((E, 1)))
+        assert out.log["nan_guard"] == 0 and not out.terminated.any()
+
+
+ACTIVATED = """
+<mujoco>
+  <option timestep="0.01"><flag autoreset="disable"/></option>
+  <worldbody><body><joint name="x" type="slide" axis="1 0 0"/><geom size="0.1"/></body></worldbody>
+  <actuator><general joint="x" dyntype="integrator" gainprm="0"/></actuator>
+</mujoco>
+"""
+
+
+def of_physics(physics, **model_fields):
+    """A state of which the guard sees the physics."""
+    return EnvState(physics, model_fields, None, None, None, None, {}, {}, {}, {}, None)
+
+
+@pytest.fixture(scope="module")
+def activated():
+    """An engine whose model has an activation, an integrator that moves nothing, and 2 envs at rest."""
+    model = mujoco.MjModel.from_xml_string(ACTIVATED)
+    return make_physics("mujoco", model, (), 1), initial_state(model, (), 2)
+
+
+@pytest.mark.parametrize("field", ["qpos", "qvel", "act"])
+@pytest.mark.parametrize(
+    "value, is_bad",
+    [(1e9, False), (-9.9e9, False), (1.01e10, True), (-1e11, True), (np.inf, True), (np.nan, True)],
+)
+def test_the_limit_of_a_state(activated, field, value, is_bad):
+    _, last = activated
+    physics = replace(last, **{field: getattr(last, field).at[1, 0].set(value)})
+    mass = {"body_mass": jnp.ones((2, 2))}
+    state, bad_E = guard.put_back(of_physics(physics, body_mass=jnp.full((2, 2), 3.0)), of_physics(last, **mass))
+    assert bad_E.tolist() == [False, is_bad]
+    assert same(state.physics, last if is_bad else physics)
+    assert state.model_fields["body_mass"].tolist() == [[3.0, 3.0], [1.0, 1.0] if is_bad else [3.0, 3.0]]
+
+
+@pytest.mark.parametrize("act, ctrl, is_bad", [(5.0, 1e9, False), (1e10, 5e9, True), (np.nan, 0.0, True)])
+def test_activations_are_guarded(activated, act, ctrl, is_bad):
+    """An integrator that grew too large, or began as NaN, while the joint that it does not drive is at rest."""
+    engine, last = activated
+    given = replace(last, act=last.act.at[1].set(act))
+    after = engine.step(given, {}, jnp.zeros((2, 3, 1)).at[1].set(ctrl))
+    state, bad_E = guard.put_back(of_physics(after), of_physics(last))
+    assert bad_E.tolist() == [False, is_bad]
+    if np.isfinite(act):
+        np.testing.assert_allclose(after.act[1], act + 0.03 * ctrl, rtol=1e-6)
+        assert np.abs(after.qvel).max() == 0
+    assert same(state.physics, last if is_bad else after)
+    offenders = guard.keep_first(guard.no_offenders(g := guard.given(given, {}, jnp.zeros((2, 3, 1)))), bad_E, g)
+    assert offenders.count == is_bad
+    if is_bad:
+        np.testing.assert_array_equal(offenders.given["act"][0], [act])
 
 
 def test_without_the_guard_a_broken_state_is_there_to_be_judged(start):
