@@ -1,6 +1,6 @@
 """What is not finite: states, which the NaN guard catches, and rewards."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import jax
 import jax.numpy as jnp
@@ -159,7 +159,8 @@ ACTIVATED = """
 
 def of_physics(physics, **model_fields):
     """A state of which the guard sees the physics."""
-    return EnvState(physics, model_fields, None, None, None, None, {}, {}, {}, {}, None)
+    others = {f.name: None for f in fields(EnvState)} | {"physics": physics, "model_fields": model_fields}
+    return EnvState(**others)
 
 
 @pytest.fixture(scope="module")
