@@ -130,6 +130,7 @@ def _loop(
     saved = time.monotonic()
     started = saved - _wall_time(run_dir)
     num_kept = int(state.env_state.offenders.count)  # a resume has them on disk
+    told: set[str] = set()
     with stop, Progress(total_steps) as progress:
         compiling = time.monotonic()
         chunk = chunk.lower(state).compile()  # apart from the first chunk, whose speed is then true
@@ -148,6 +149,7 @@ def _loop(
             logger.log(line, step)
             progress.show(step, line)
             status.update(step)
+            _warn_of_not_finite(line, steps_per_chunk, told)
             if line.get("nan_guard"):
                 num_kept = _keep_offenders(experiment, state, run_dir, num_kept)
             is_best = judged is not None and judge.is_best(judged)
@@ -271,3 +273,19 @@ def _keep_offenders(experiment: Experiment, state: TrainState, run_dir: RunDir, 
             run_dir.nan_guard,
         )
     return int(found.count)
+
+
+def _warn_of_not_finite(line: Mapping[str, Any], num_steps: int, told: set[str]) -> None:
+    """Tell of each term, once a run, that its values were not finite in some of a log line's env steps."""
+    for name, count in line.items():
+        prefix, _, path = name.partition("/")
+        if prefix == "not_finite" and path not in told:
+            told.add(path)
+            log.warning(
+                "%s was not finite in %d of the last %s env steps and counted as 0 there; metrics.jsonl goes on "
+                "counting in %s",
+                path,
+                count,
+                f"{num_steps:,}",
+                name,
+            )

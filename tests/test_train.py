@@ -237,6 +237,42 @@ def test_a_training_that_fails_says_so_everywhere(tmp_path, term, exit_code, rea
     assert "the training failed\nTraceback (most recent call last):" in log and reason in log and "own.py" in log
 
 
+def test_what_is_not_finite_is_told_once_a_term(tmp_path, caplog):
+    """By its place in the task, with how often in that log line; the log line has as many."""
+    (tmp_path / "poles.py").write_text(
+        "import jax.numpy as jnp\n\n"
+        "def root(ctx):\n    return jnp.sqrt(ctx.joint_pos[0])\n\n"
+        "def fine(ctx):\n    return ctx.joint_pos[0]\n"
+    )
+    new = [
+        *(f"+task.rewards.{name}={{_target_: poles.{name}, weight: 1.0}}" for name in ("root", "fine")),
+        "+task.metrics.root={_target_: poles.root}",
+        "+task.observations.actor.nan_policy=warn",
+        "+task.observations.actor.terms.root={_target_: poles.root}",
+    ]
+    with pytest.MonkeyPatch.context() as patch, caplog.at_level(logging.WARNING, logger="ksim.train"):
+        patch.syspath_prepend(tmp_path)
+        run = train_here(tmp_path, "task=cartpole_balance", "physics=mujoco", "eval.episodes=0", *new)
+    paths = [f"task.{place}.root" for place in ("rewards", "metrics", "observations.actor.terms")]
+    lines = metrics.read(run.metrics_path)
+    assert len(lines) == 2
+    for line in lines:
+        counts = {path: line[f"not_finite/{path}"] for path in paths}
+        assert 0 < counts[paths[0]] == counts[paths[1]] < 128 and 0 < counts[paths[2]] < 128
+        assert sum(name.startswith("not_finite/") for name in line) == 3
+        assert all(
+            np.isfinite(x) for name, x in line.items() if name.startswith(("reward/", "metric/")) and x is not None
+        )
+    for path in paths:
+        first = int(lines[0][f"not_finite/{path}"])
+        told = [record.getMessage() for record in caplog.records if path in record.getMessage()]
+        assert len(told) == 1
+        assert told[0].startswith(
+            f"{path} was not finite in {first} of the last 128 env steps and counted as 0 there; "
+        )
+    assert "rewards.fine" not in caplog.text
+
+
 def test_a_mistake_that_only_building_finds_is_one_line(tmp_path):
     mistake = "task.actions.force.joints=slidr"
     code, out, err = ksim_run(tmp_path, "task=cartpole_balance", "physics=mujoco", *SMALL, mistake)

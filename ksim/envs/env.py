@@ -173,14 +173,14 @@ class Env:
         done_E = terminated_E | truncated_E
         episode_E = self.episode.report(state.episode)
         log = self.episode.log(done_E, terminated_E, ends_E, episode_E)
-        log |= {f"not_finite/{name}": jnp.sum(x_E) for name, x_E in broken_E.items()}
+        log |= {f"not_finite/{path}": jnp.sum(x_E) for path, x_E in broken_E.items()}
         log |= {"nan_guard": jnp.sum(1.0 * bad_E)}
         log |= self.curriculum.log(state.curriculum, done_E)
         curriculum = self.curriculum.update(state.curriculum, done_E, terminated_E, episode_E)
         state = replace(state, curriculum=curriculum)
         state = self.reset_where(state, done_E, reset_key_E)
         state, obs, broken_obs_E = self.observe(state, obs_key_E, done_E)
-        log |= {f"not_finite/{name}": jnp.sum(x_E) for name, x_E in broken_obs_E.items()}
+        log |= {f"not_finite/{path}": jnp.sum(x_E) for path, x_E in broken_obs_E.items()}
         return state, StepOutput(obs, terminal_obs, reward_E, terminated_E, truncated_E, ends_E, episode_E, log)
 
     def restart(
@@ -299,12 +299,12 @@ class Env:
     def judge(
         self, state: EnvState, terminated: Array, truncated: Array, bad: Array
     ) -> tuple[EnvState, Float[Array, ""], dict[str, Array]]:
-        """The reward, added to the episode's sums as the metrics are, and which terms were not finite."""
+        """The reward, added to the episode's sums as the metrics are, and by path which of both were not finite."""
         ctx = self._context(state, terminated=terminated, truncated=truncated, diverged=bad)
         reward, terms, broken = self.rewards(ctx)
         reward, terms = jax.tree.map(lambda x: jnp.where(bad, 0.0, x), (reward, terms))
-        episode = self.episode.add(ctx, reward, terms)
-        return replace(state, episode=episode, memory=ctx.memory), reward, broken
+        episode, broken_metrics = self.episode.add(ctx, reward, terms)
+        return replace(state, episode=episode, memory=ctx.memory), reward, broken | broken_metrics
 
     @per_env(0)
     def observe_end(self, state: EnvState, key: PRNGKeyArray) -> Any:

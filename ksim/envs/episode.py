@@ -24,12 +24,15 @@ class EpisodeSums:
         episode = {"return": zero, "length": zero} | {f"reward/{name}": zero for name in self.rewards.terms}
         return episode | {f"metric/{n}": jnp.asarray(x, float_dtype()) for n, x in self.metrics.initial().items()}
 
-    def add(self, ctx: Context, reward: Float[Array, ""], terms: dict[str, Array]) -> dict[str, Float[Array, ""]]:
-        """One env's sums with this step."""
+    def add(
+        self, ctx: Context, reward: Float[Array, ""], terms: dict[str, Array]
+    ) -> tuple[dict[str, Float[Array, ""]], dict[str, Float[Array, ""]]]:
+        """One env's sums with this step, and by path which metrics were not finite."""
         episode = ctx.state.episode
         sums = {"return": episode["return"] + reward, "length": episode["length"] + 1.0}
         sums |= {f"reward/{name}": episode[f"reward/{name}"] + x for name, x in terms.items()}
-        return sums | {f"metric/{name}": x for name, x in self.metrics.accumulate(ctx, _metrics(episode)).items()}
+        metrics, broken = self.metrics.accumulate(ctx, _metrics(episode))
+        return sums | {f"metric/{name}": x for name, x in metrics.items()}, broken
 
     def report(self, sums: dict[str, Float[Array, " E"]]) -> dict[str, Float[Array, " E"]]:
         """The running episodes as they are reported: rewards per second, metrics reduced."""

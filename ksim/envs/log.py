@@ -16,8 +16,8 @@ def summarize(log: Mapping[str, float], step_dt: float) -> dict[str, float | Non
     Returns:
         `episodes` (count), `return`, `episode_length_s`, `falls` (share of the ends that terminated),
         `reward/<term>` (per second of episode), `termination/<term>` (share of the ends), `metric/<name>`,
-        `curriculum/<name>` (as the episodes ended), and the counts `nan_guard` and `not_finite/<term>` (left out
-        while zero).
+        `curriculum/<name>` (as the episodes ended), and the counts `nan_guard` and `not_finite/<path of a term>`
+        (left out while zero).
     """
     episodes = float(log["episodes"])
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import inspect
+import math
 import pkgutil
 import traceback
 import types
@@ -80,6 +81,10 @@ class RewardSettings:
     """Settings of a reward term."""
 
     weight: float  # factor in the sum; a term of weight 0 is not evaluated
+
+    def __post_init__(self) -> None:
+        if not math.isfinite(self.weight):
+            raise ValueError(f"'weight' must be finite, not {self.weight}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,7 +179,7 @@ class ObservationGroupCfg:
     delay: DelayCfg | None = None  # of all terms, in place of their own: they arrive together
     history: int | None = None  # of all terms, in place of their own
     # What is done about values that are not finite. disabled: nothing; sanitize: they become 0; warn: they become 0
-    # and are counted in the log as not_finite/<group>/<term>; error: the program ends and names the term.
+    # and are counted in the log as not_finite/<path of the term>; error: the program ends and names the term.
     nan_policy: Literal["disabled", "warn", "sanitize", "error"] = "disabled"
 
     def __post_init__(self) -> None:

@@ -1,4 +1,4 @@
-"""What is not finite: states, which the NaN guard catches, and rewards."""
+"""What is not finite: states, which the NaN guard catches, rewards and metrics."""
 
 from dataclasses import fields, replace
 
@@ -214,7 +214,67 @@ def test_rewards_that_are_not_finite_count_as_zero(player, start):
     """They are counted by term; the other terms and the other envs keep their rewards."""
     qpos = [[-0.2, 0.0], [0.25, 0.0], [-0.3, 0.0], [0.36, 0.0]]
     _, out = player.step(placed(start, qpos), np.zeros((E, 1)))
-    assert out.log["not_finite/root"] == 2 and out.log["not_finite/blow_up"] == 2 and out.log["not_finite/one"] == 0
+    counts = {name: int(out.log[f"not_finite/task.rewards.{name}"]) for name in ("root", "blow_up", "one")}
+    assert counts == {"root": 2, "blow_up": 2, "one": 0}
     expected = 0.02 * np.array([3.0, 3.0 + 0.5 - 4.0, 3.0, 3.0 + 0.6 - 1 / 0.36])
     np.testing.assert_allclose(out.reward, expected, rtol=1e-4)
     assert finite(out.episode) and not out.done.any()
+
+
+def lost(progress):
+    """A weight that is right in the first two steps and lost after them."""
+    return jnp.where(progress.num_steps < 2, 5.0, jnp.nan)
+
+
+def test_a_reward_whose_weight_is_not_finite_counts_as_zero():
+    """What is judged is what is added up: weight x value. Two finite factors may be too much, too."""
+    one = {"_target_": lambda ctx: 1.0}
+    player = Player(
+        cartpole_task(
+            rewards={
+                "kept": one | {"weight": 1.0},
+                "driven": one | {"weight": 1.0},
+                "huge": {"_target_": lambda ctx: jnp.where(ctx.joint_pos[0] > 0.0, 1e30, 0.0), "weight": 1e30},
+            },
+            curriculum={"lost": {"_target_": lost, "sets": "rewards.driven.weight"}},
+        )
+    )
+    state, _ = player.reset(E)
+    state = placed(state, [[0.3, 0.0], [-0.3, 0.0], [-0.3, 0.0], [-0.3, 0.0]])
+    for weight, broken in ((5.0, 0), (5.0, 0), (0.0, E), (0.0, E)):
+        state, out = player.step(state, np.zeros((E, 1)))
+        np.testing.assert_allclose(out.reward, 0.02 * (1.0 + weight), rtol=1e-6)
+        counts = [int(out.log[f"not_finite/task.rewards.{name}"]) for name in ("kept", "driven", "huge")]
+        assert counts == [0, broken, 1]
+    assert finite(out.episode)
+
+
+def test_metrics_that_are_not_finite_count_as_zero_and_are_told_apart_from_rewards():
+    """In their step and env alone; the other steps of the episode count."""
+
+    def clock(ctx):
+        """The episode's step; in the third one of the envs right of the middle, it is not there."""
+        return jnp.where((ctx.episode_step == 3) & (ctx.joint_pos[0] > 0.0), jnp.nan, 1.0 * ctx.episode_step)
+
+    reduces = ("mean", "sum", "max", "last")
+    player = Player(
+        cartpole_task(
+            rewards={"sum": {"_target_": clock, "weight": 0.5}},
+            metrics={name: {"_target_": clock, "reduce": name} for name in reduces},
+            terminations={"time_out": {"_target_": f"{MDP}.terminations.time_out"}},
+            episode_length_s=0.08,
+        )
+    )
+    state = placed(player.reset(E)[0], [[0.3, 0.0], [-0.3, 0.0], [0.3, 0.0], [-0.3, 0.0]])
+    logs = []
+    for _ in range(4):
+        state, out = player.step(state, np.zeros((E, 1)))
+        logs.append(out.log)
+    for name in reduces:
+        assert [int(log[f"not_finite/task.metrics.{name}"]) for log in logs] == [0, 0, 2, 0]
+    assert [int(log["not_finite/task.rewards.sum"]) for log in logs] == [0, 0, 2, 0]
+    assert out.done.all()
+    expected = {"mean": [7 / 4, 10 / 4], "sum": [7.0, 10.0], "max": [4.0, 4.0], "last": [4.0, 4.0]}
+    for name, values in expected.items():
+        np.testing.assert_allclose(out.episode[f"metric/{name}"], np.tile(values, 2), rtol=1e-6)
+        np.testing.assert_allclose(out.log[f"metric/{name}"], 2 * sum(values), rtol=1e-6)

@@ -227,7 +227,7 @@ def test_the_running_episode_is_kept_and_logged(player, steps):
         for name, value in total.items():
             assert out.log[name] == pytest.approx(value, rel=1e-4, abs=1e-6), name
         assert out.log["termination/time_out"] == np.sum(out.ends["time_out"])
-        assert out.log["nan_guard"] == 0 and out.log["not_finite/tip"] == 0
+        assert out.log["nan_guard"] == 0 and out.log["not_finite/task.rewards.tip"] == 0
         assert set(out.log) >= {"reward/rate", "termination/fell"} and "reward/nothing" not in out.log
 
 

@@ -136,6 +136,7 @@ def test_settings_win_where_a_name_is_both():
         ({"_target_": "own_terms.upright", "weight": "x"}, "task.rewards.t.weight: must be a number, not 'x'"),
         ({"_target_": "own_terms.upright", "weight": True}, "task.rewards.t.weight: must be a number, not True"),
         ({"_target_": "own_terms.upright", "weight": float("nan")}, "task.rewards.t.weight: must be a number, not nan"),
+        ({"_target_": "own_terms.upright", "weight": float("inf")}, "task.rewards.t: 'weight' must be finite, not inf"),
         (
             {"_target_": "own_terms.upright", "weight": 1.0, "std": -1},
             "task.rewards.t.std: a standard deviation must be positive, not -1.0",

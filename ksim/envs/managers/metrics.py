@@ -18,11 +18,15 @@ class MetricManager:
         """Accumulators of an episode that has no step yet."""
         return {name: -jnp.inf if term.settings.reduce == "max" else 0.0 for name, term in self.terms.items()}
 
-    def accumulate(self, ctx: Context, so_far: dict[str, Float[Array, ""]]) -> dict[str, Float[Array, ""]]:
-        """The accumulators with this step's values."""
-        result = {}
+    def accumulate(
+        self, ctx: Context, so_far: dict[str, Float[Array, ""]]
+    ) -> tuple[dict[str, Float[Array, ""]], dict[str, Float[Array, ""]]]:
+        """The accumulators with this step's values, and by path which of them were not finite: those count as zero."""
+        result, broken = {}, {}
         for name, term in self.terms.items():
             value = call_scalar(term, ctx)
+            finite = jnp.isfinite(value)
+            value, broken[term.path] = jnp.where(finite, value, 0.0), 1.0 - finite
             match term.settings.reduce:
                 case "max":
                     result[name] = jnp.maximum(so_far[name], value)
@@ -30,7 +34,7 @@ class MetricManager:
                     result[name] = value
                 case _:
                     result[name] = so_far[name] + value
-        return result
+        return result, broken
 
     def of_episode(
         self, accumulated: dict[str, Float[Array, ""]], num_steps: Int[Array, ""]

@@ -53,8 +53,8 @@ class ObservationManager:
             fresh: this is an episode's first observation, which fills delay lines and histories.
 
         Returns:
-            By group, a vector (n,), or a dict of the terms' vectors where `concatenate` is off; 0 or 1 by
-            `<group>/<term>`.
+            By group, a vector (n,), or a dict of the terms' vectors where `concatenate` is off; 0 or 1 by the
+            term's path.
 
         Raises:
             ConfigError: a term returns something else than a vector or a scalar.
@@ -68,7 +68,7 @@ class ObservationManager:
                 keys = (jax.random.fold_in(group_key, t), jax.random.fold_in(group_key, _GROUP_STREAM))
                 values[term_name], is_broken = self._observe(ctx, group.settings, term, *keys, fresh)
                 if group.settings.nan_policy == "warn":
-                    broken[f"{name}/{term_name}"] = 1.0 * is_broken
+                    broken[term.path] = 1.0 * is_broken
             obs[name] = jnp.concatenate(list(values.values())) if group.settings.concatenate else values
         return obs, broken
 

@@ -25,12 +25,16 @@ class RewardManager:
     def __call__(
         self, ctx: Context
     ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]], dict[str, Float[Array, ""]]]:
-        """The reward, its weighted terms, and which terms were not finite (those count as zero)."""
+        """The reward, its weighted terms by name, and by path which of them were not finite: those count as zero."""
         values, broken = {}, {}
         for name, term in self.terms.items():
+            curriculum = term.driven.get("weight")
+            factor = self.scale * (term.settings.weight if curriculum is None else ctx.curriculum(curriculum))
             value = call_scalar(term, ctx)
-            finite = jnp.isfinite(value)
-            weight = ctx.curriculum(term.driven["weight"]) if "weight" in term.driven else term.settings.weight
-            values[name] = jnp.where(finite, value, 0.0) * (weight * self.scale)
-            broken[name] = 1.0 - finite
+            # The product below is used in the sum alone: the compiler may fuse both, which changes their last bit.
+            finite = jnp.isfinite(jnp.abs(value) * abs(factor))
+            if curriculum is not None:
+                factor = jnp.where(finite, factor, 0.0)
+            values[name] = jnp.where(finite, value, 0.0) * factor
+            broken[term.path] = 1.0 - finite
         return sum(values.values(), start=jnp.zeros((), ctx.qpos.dtype)), values, broken
