@@ -117,7 +117,7 @@ def test_the_task_can_be_changed(run):
     short = evaluate(run, "task.episode_length_s=0.2", "task.terminations.fallen=null")
     assert short["summary"]["episode_length_s"] == pytest.approx(0.2)
     assert "termination/fallen" not in short["summary"]
-    endless = evaluate(run, "task.episode_length_s=0", "task.terminations={}")
+    endless = evaluate(run, "task.episode_length_s=0", *(f"task.terminations.{n}=null" for n in ("fallen", "time_out")))
     assert endless["summary"]["episode_length_s"] == pytest.approx(20.0)  # 1,000 steps
     new = "+task.metrics.speed={_target_: own_metrics.speed}"
     Path("own_metrics.py").write_text("def speed(ctx): return abs(ctx.joint_vel[0])\n")

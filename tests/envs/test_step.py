@@ -161,7 +161,7 @@ def test_a_reset_env_shows_its_own_fresh_state(player, steps):
 
 
 def test_terminations_judge_the_new_state(steps, truth):
-    """Falls terminate, time-outs truncate, and an env may be both; each term's own verdict is told."""
+    """Falls terminate; time-outs and what the task flags as one truncate; an env may be both; each verdict is told."""
     age, seen = np.zeros(E, int), np.zeros(2, int)
     for step, row in zip(steps, truth[0], strict=True):
         age += 1

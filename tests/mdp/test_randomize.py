@@ -27,12 +27,13 @@ KNEES = ".*knee.*"
 
 @pytest.fixture(scope="module")
 def ctx(kbot):
-    """An env in which earlier draws have left every field at three times its compiled value."""
+    """An env in which earlier draws have left every field at three times its compiled value, and the IMU elsewhere."""
     names = (
         "geom_friction body_mass body_inertia body_ipos dof_armature dof_frictionloss actuator_gainprm"
-        " actuator_biasprm actuator_forcerange site_pos"
+        " actuator_biasprm actuator_forcerange"
     )
     left = {name: 3.0 * getattr(kbot.model, name) for name in names.split()}
+    left["site_pos"] = kbot.model.site_pos + 0.3
     left["site_quat"] = np.tile([0.5, 0.5, -0.5, 0.5], (kbot.model.nsite, 1))
     return context(kbot, simulation(kbot), model_fields=left)
 
