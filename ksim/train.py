@@ -10,9 +10,10 @@ from typing import Any, cast
 import equinox as eqx
 import jax
 
+from ksim import offenders
 from ksim.compose import freeze
 from ksim.config import Config, WandbCfg
-from ksim.envs import offenders, table
+from ksim.envs import table
 from ksim.envs.log import summarize
 from ksim.evaluation import evaluate_into, sentence
 from ksim.experiment import Experiment, build, random_key

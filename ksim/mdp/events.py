@@ -50,7 +50,7 @@ def reset_root(
     height_range: Range = (0.0, 0.0),
     xy_range: Range = (0.0, 0.0),
     tilt_range: Range = (0.0, 0.0),
-    yaw_range: Range = (-jnp.pi, jnp.pi),
+    yaw_range: Range = (0.0, 0.0),
     lin_vel_range: Range = (0.0, 0.0),
     ang_vel_range: Range = (0.0, 0.0),
 ) -> Writes:
@@ -62,7 +62,7 @@ def reset_root(
         height_range: added to the height, m.
         xy_range: added to each horizontal coordinate, m.
         tilt_range: roll and pitch, rad.
-        yaw_range: heading, rad.
+        yaw_range: added to the heading, rad; [-3.14159, 3.14159] faces anywhere.
         lin_vel_range: each axis of the linear velocity, world frame, m/s.
         ang_vel_range: each axis of the angular velocity, body frame, rad/s.
     """

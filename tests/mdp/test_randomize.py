@@ -189,6 +189,20 @@ def test_an_inertia_is_that_of_a_body_that_can_exist(kbot, ctx):
     np.testing.assert_allclose(np.linalg.norm(iquat, axis=1), 1, atol=1e-5)
     a, b, c = np.sort(inertia, axis=1).T
     assert (a > 0).all() and (a + b > c * (1 - 1e-5)).all()
+    # The triangular map of the matter, out of its second moments S = U diag(s) U' in the compiled principal frame.
+    turn = axes.T @ Rotation.from_quat(iquat.astype(float), scalar_first=True).as_matrix()
+    moments = (inertia.sum(axis=1, keepdims=True) / 2 - inertia) * (kbot.model.body_mass[i] / mass)[:, None]
+    S = np.einsum("nij,nj,nkj->nik", turn, moments, turn)
+    s = kbot.model.body_inertia[i].sum() / 2 - kbot.model.body_inertia[i]
+    z = np.sqrt(S[:, 2, 2] / s[2])
+    yz, xz = S[:, 1, 2] / (z * s[2]), S[:, 0, 2] / (z * s[2])
+    y = np.sqrt((S[:, 1, 1] - yz**2 * s[2]) / s[1])
+    xy = (S[:, 0, 1] - xz * yz * s[2]) / (y * s[1])
+    x = np.sqrt((S[:, 0, 0] - xy**2 * s[1] - xz**2 * s[2]) / s[0])
+    for stretch in (x, y, z):
+        assert stats.kstest(np.log(stretch), stats.uniform(-0.8, 1.6).cdf).pvalue > 1e-3
+    for shear in (xy, xz, yz):
+        assert stats.kstest(shear, stats.uniform(-0.9, 1.8).cdf).pvalue > 1e-3
 
 
 def test_an_inertia_is_the_map_of_the_bodys_matter(kbot):

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from support.runs import CHUNK, final_state, fresh
 
+from ksim import offenders
 from ksim.compose import compose
-from ksim.envs import guard, offenders
+from ksim.envs import guard
 from ksim.envs.scene import build_scene
 from ksim.errors import KsimError
 from ksim.physics import initial_state, make_physics
