@@ -48,7 +48,7 @@ def rows():
             "friction": {
                 "_target_": f"{MDP}.randomize.friction",
                 "mode": "startup",
-                "geoms": ".*left.*|floor",
+                "geoms": "LFoot.*|floor",
                 "range": [0.5, 1.5],
             },
         },
