@@ -179,6 +179,8 @@ def test_a_force_lasts_for_its_duration(cartpole):
     for body in (0, 1):
         for axis in range(3):
             assert uniform(held[:, 0, body, axis], -5.0, 10.0) and uniform(held[:, 0, body, 3 + axis], 1.0, 2.0)
+    draws_ = held[:, 0].reshape(len(held), 12)  # of two bodies, each for itself
+    assert np.abs(np.corrcoef(draws_.T) - np.eye(12)).max() < 0.02
 
 
 def test_forces_of_two_events_on_a_body_add_up(cartpole):
