@@ -71,9 +71,9 @@ class GymnasiumVectorEnv(VectorEnv[Any, np.ndarray, np.ndarray]):
         Raises:
             KsimError: an option does not exist or fit.
         """
-        super().reset(seed=seed)
         env_ids = self._env_ids(options or {})
         obs, _ = self.env.reset(seed=seed, env_ids=env_ids)
+        super().reset(seed=seed)
         return self._observation(obs), {}
 
     def step(self, actions: np.ndarray) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:

@@ -184,8 +184,8 @@ class ManagerBasedRlEnv:
         self._check_open()
         if options:
             raise KsimError(f"reset: there is no option {listed(options)}; env_ids says which envs are reset")
-        if seed is not None and seed < 0:
-            raise KsimError(f"reset: seed must be 0 or more, not {seed}")
+        if seed is not None and (not isinstance(seed, int | np.integer) or seed < 0):
+            raise KsimError(f"reset: seed must be one whole number of 0 or more, for all envs, not {seed}")
         mask_E = self._mask(env_ids)
         if self._state is None or (seed is not None and env_ids is None):
             self.cfg.seed = self.cfg.seed if seed is None else seed

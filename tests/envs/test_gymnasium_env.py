@@ -175,6 +175,8 @@ def test_a_mask_resets_some_envs_alone(env):
     for wrong in ([True] * 4, np.ones(3, bool), np.ones(4)):
         with pytest.raises(KsimError, match="reset_mask"):
             env.reset(options={"reset_mask": wrong})
+    with pytest.raises(KsimError, match="one whole number"):
+        env.reset(seed=[1, 2, 3])
     with pytest.raises(KsimError, match="no option 'mask'"):
         env.reset(options={"mask": mask})
 

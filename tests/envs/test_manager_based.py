@@ -213,6 +213,8 @@ def test_mistakes_are_told_in_one_line(env):
     assert "call reset() first" in message(lambda: fresh.step(np.zeros((NUM_ENVS, 1))))
     assert "(4, 1), not (4, 2)" in message(lambda: (env.reset(), env.step(np.zeros((NUM_ENVS, 2)))))
     assert "from 0 to 3, not [4]" in message(lambda: env.reset(env_ids=[4]))
+    for seed in (-1, 1.5, [1, 2, 3, 4]):
+        assert f"one whole number of 0 or more, for all envs, not {seed}" in message(lambda s=seed: env.reset(seed=s))
     assert "from 0 to 3, not [True, False]" in message(lambda: env.reset(env_ids=[True, False]))
     assert "'masks'" in message(lambda: env.reset(options={"masks": 1}))
     assert "seed" in message(lambda: env.reset(seed=-2))
