@@ -124,9 +124,10 @@ def composer(
                 with_log_configuration=False,
             )
             HydraConfig.instance().set_config(cfg)
-            return cfg
         except Exception as error:
             raise ConfigError(_explain(error, app, overrides)) from error
+        _refuse_driven(OmegaConf.select(cfg, "task.curriculum"), overrides)
+        return cfg
 
     try:
         yield load
@@ -186,7 +187,19 @@ def with_overrides(cfg: Config, overrides: Sequence[str]) -> Config:
             raise ConfigError(_explain(error, None, overrides)) from error
     plain = OmegaConf.to_container(node, resolve=True)
     assert isinstance(plain, dict)
+    _refuse_driven(plain["task"]["curriculum"], overrides)
     return _typed(plain)
+
+
+def _refuse_driven(curriculum: Mapping[str, Any] | None, overrides: Sequence[str]) -> None:
+    """Refuse a value on the command line that a curriculum takes the place of: it would do nothing."""
+    driven = {
+        f"task.{term.get('sets')}": name for name, term in (curriculum or {}).items() if isinstance(term, Mapping)
+    }
+    for key in (parsed.key_or_group for parsed in parse_overrides(overrides)):
+        if key in driven:
+            path = f"task.curriculum.{driven[key]}"
+            raise ConfigError(f"{key}: {path} sets it, so a value here would do nothing; with {path}=null it counts")
 
 
 def parse_overrides(overrides: Sequence[str]) -> list[Override]:

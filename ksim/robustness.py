@@ -74,10 +74,16 @@ def _latency(task: ManagerBasedRlEnvCfg, robot: Robot, seconds: float) -> list[s
 
 
 def _push(task: ManagerBasedRlEnvCfg, robot: Robot, speed: float) -> list[str]:
-    """In place of the task's own pushes; every 3 to 6 s."""
+    """In place of the task's own pushes, and of the curricula that set them; every 3 to 6 s."""
     own = [name for name, term in (task.events or {}).items() if term and term["_target_"] == _PUSH]
     event = f"{{_target_: {_PUSH}, mode: interval, interval_range_s: [3.0, 6.0], speed: {speed}}}"
-    return [*(f"task.events.{name}=null" for name in own), f"+task.events.{_NAME}={event}"]
+    driving = [
+        name
+        for name, term in task.curriculum.items()
+        if term and str(term.get("sets")).startswith(tuple(f"events.{event}." for event in own))
+    ]
+    gone = [*(f"task.curriculum.{name}=null" for name in driving), *(f"task.events.{name}=null" for name in own)]
+    return [*gone, f"+task.events.{_NAME}={event}"]
 
 
 _PUSH = "ksim.mdp.events.push"

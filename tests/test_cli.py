@@ -157,6 +157,12 @@ MISTAKES = [
     ),
     ("task.sim.contact_solref=[0.02]", "task.sim.contact_solref: must be a list of 2 numbers, or null for the MJCF's"),
     ("task.sim.contact_margin=-0.1", "task.sim.contact_margin: must be 0 or more, not -0.1"),
+    (
+        "+task.curriculum.still={_target_:ksim.mdp.curriculum.linear,sets:rewards.still.weight,start:0.0,end:1.0,"
+        "num_steps:9} task.rewards.still.weight=2",
+        "task.rewards.still.weight: task.curriculum.still sets it, so a value here would do nothing; with"
+        " task.curriculum.still=null it counts",
+    ),
     ("task.episode_length_s=-1", "task.episode_length_s: must be 0 or more, not -1.0"),
     ("task.viewer.position=[1,2]", "task.viewer.position: must be a list of 3 numbers"),
     ("task.observations.actor=null", "task.observations: the group 'actor' is missing"),

@@ -9,6 +9,7 @@ from support.runs import SMALL
 
 from ksim.compose import compose, with_overrides
 from ksim.config import Config
+from ksim.errors import ConfigError
 from ksim.experiment import build
 from ksim.robustness import DEFAULTS, perturbations
 
@@ -47,6 +48,17 @@ def test_a_push_takes_the_place_of_the_tasks_own(kbot):
     pushes = [term for term in events.values() if term["_target_"].endswith("push")]
     assert [(p["speed"], p["interval_range_s"]) for p in pushes] == [(0.4, [3.0, 6.0])]
     assert set(events) - {"robustness"} == set(kbot.task.events) - {"push"}
+
+
+def test_a_curriculum_of_the_tasks_own_push_goes_with_it(kbot):
+    curriculum = "{_target_: ksim.mdp.curriculum.linear, sets: events.push.speed, start: 0.0, end: 0.6, num_steps: 10}"
+    cfg = with_overrides(kbot, [f"+task.curriculum.push={curriculum}"])
+    (row,) = perturbations(cfg, {"push": [0.4]}, False)
+    assert with_overrides(cfg, row.overrides).task.curriculum == {"push": None}
+    with pytest.raises(
+        ConfigError, match=r"^task\.events\.push\.speed: task\.curriculum\.push sets it, .*=null it counts"
+    ):
+        with_overrides(cfg, ["task.events.push.speed=0.5"])
 
 
 def test_the_default_rows_suit_the_robot(kbot):
