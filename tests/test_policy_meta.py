@@ -75,9 +75,10 @@ def test_observations_say_what_they_are(kbot):
     assert actor["gravity"] == {
         "name": "gravity",
         "size": 3,
-        "description": "Direction of gravity in the base's frame: (0, 0, -1) when upright.",
+        "description": "Direction of gravity in the base's frame, (0, 0, -1) when upright; as the inertial sensor"
+        " measures it, or as it is.",
         "function": "ksim.mdp.observations.projected_gravity",
-        "parameters": {},
+        "parameters": {"measured": True},
         "history": 1,
         "noise": {"type": "uniform", "low": -0.01, "high": 0.01, "operation": "add"},
     }
