@@ -1,13 +1,16 @@
 """Evaluations during a training: they find the best checkpoint, and change nothing."""
 
 import shutil
+from dataclasses import replace
 
+import jax.numpy as jnp
+import numpy as np
 import pytest
-from support.runs import CHUNK, assert_same, assert_same_state, fresh
+from support.runs import CHUNK, SMALL, assert_same, assert_same_state, fresh
 
 from ksim import eval as ksim_eval
 from ksim import evaluation
-from ksim.compose import load_frozen
+from ksim.compose import compose, load_frozen
 from ksim.experiment import build
 from ksim.resume import resumed_config
 from ksim.saved import load_policy
@@ -94,6 +97,18 @@ def test_an_evaluation_is_at_the_level_that_the_curricula_have_come_to(tmp_path,
     cfg.task.curriculum["weight"] |= {"start": [2.0, 2.0], "end": [1.0, 1.0], "sets": None}
     other = build(cfg)
     assert load_policy(run, "best", other)[0]["curriculum"] is None and "other curricula" in caplog.text
+
+
+def test_the_first_episodes_of_an_evaluation_start_at_that_level():
+    """Carts are put where the curriculum says: it begins at 0 m, and has come to 0.7 m."""
+    start = "{_target_: ksim.mdp.curriculum.linear, sets: events.reset_cart.position_range, start: [0.0, 0.0],"
+    experiment = build(compose([*SMALL, f"+task.curriculum.start={start} end: [1.0, 1.0], num_steps: 10}}"]))
+    begun = experiment.env.curriculum.initial()
+    path = "task.curriculum.start"
+    come_to = begun | {path: replace(begun[path], value=jnp.array([0.7, 0.7]))}
+    for level, place in (({}, 0.0), (begun, 0.0), (come_to, 0.7)):
+        played = evaluation.play(experiment, experiment.policy_like() | {"curriculum": level}, 3, 0)
+        np.testing.assert_allclose(played.qpos_Tq[0, 0], place, atol=0.05)
 
 
 def test_a_stopped_training_with_a_curriculum_judges_on(tmp_path):
