@@ -42,9 +42,12 @@ def job(cfg: DictConfig) -> float | None:
     """What Hydra calls for a single run, in a run directory that exists; `ksim.sweep` has the jobs of a sweep."""
     from ksim.train import train  # late: it initialises what a login node must not
 
+    run = store.RunDir(Path(HydraConfig.get().runtime.output_dir))
     try:
-        return train(compose.to_config(cfg), store.RunDir(Path(HydraConfig.get().runtime.output_dir)))
+        return train(compose.to_config(cfg), run)
     except KsimError as error:
+        if isinstance(error, ConfigError) and not run.config_path.exists():
+            run.remove()  # a mistake that showed when the terms were traced: there has been no run
         sys.exit(report(error))
 
 

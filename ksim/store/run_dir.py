@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import re
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
@@ -74,6 +75,12 @@ class RunDir:
     def nan_guard(self) -> Path:
         """Envs that diverged, to be replayed; only where there were any."""
         return self.path / "nan_guard"
+
+    def remove(self) -> None:
+        """Takes the directory away with all that is in it, and the task's folder if it was the only one there."""
+        shutil.rmtree(self.path, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            self.path.parent.rmdir()
 
     def update_latest(self) -> None:
         """Points the link `latest` beside this directory to it; where links cannot be made, only a log line.
