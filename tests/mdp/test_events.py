@@ -179,19 +179,19 @@ def test_a_force_lasts_for_its_duration(cartpole):
     for body in (0, 1):
         for axis in range(3):
             assert uniform(held[:, 0, body, axis], -5.0, 10.0) and uniform(held[:, 0, body, 3 + axis], 1.0, 2.0)
-    draws_ = held[:, 0].reshape(len(held), 12)  # of two bodies, each for itself
-    assert np.abs(np.corrcoef(draws_.T) - np.eye(12)).max() < 0.02
+    wrenches = held[:, 0].reshape(len(held), 12)  # of two bodies, each for itself
+    assert np.abs(np.corrcoef(wrenches.T) - np.eye(12)).max() < 0.02
 
 
 def test_forces_of_two_events_on_a_body_add_up(cartpole):
     """Each takes away only what it applied itself, and all of it."""
-    events_ = [events.external_force("cart", (0.06, 0.06), (f, f)) for f in (3.0, 10.0)]
+    both = [events.external_force("cart", (0.06, 0.06), (f, f)) for f in (3.0, 10.0)]
     fires = [[0, 3], [2]]
     ctx, seen = context(cartpole, simulation(cartpole)), []
-    memories = [event.init(ctx) for event in events_]
+    memories = [event.init(ctx) for event in both]
     fields = {}
     for t in range(8):
-        for i, event in enumerate(events_):
+        for i, event in enumerate(both):
             ctx = context(cartpole, simulation(cartpole), model_fields=fields)
             writes, memories[i] = event(ctx, KEYS[t], jnp.asarray(t in fires[i]), memories[i])
             fields = fields | writes
