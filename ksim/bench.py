@@ -25,19 +25,20 @@ from mujoco.batch import Batch, SimulationError
 from rich.console import Console
 from rich.table import Table
 
-from ksim import cpus, manager_times
-from ksim.compose import compose
-from ksim.entry import entry
+from ksim.config.compose import compose
+from ksim.diagnostics import manager_times
 from ksim.envs import Env
 from ksim.envs.state import EnvState
 from ksim.errors import ConfigError, KsimError
-from ksim.experiment import Experiment, build, random_key
 from ksim.physics import PhysicsState
 from ksim.rl import PPO, TrainState, init_train_state
 from ksim.rl.gae import gae
 from ksim.rl.ppo import Dataset, collect, flatten, update
 from ksim.store import files
-from ksim.train import jit_chunk
+from ksim.system import cpus
+from ksim.system.entry import entry
+from ksim.training.experiment import Experiment, build, random_key
+from ksim.training.loop import jit_chunk
 
 # What is measured, and what it does for every env step.
 PROGRAMS = {

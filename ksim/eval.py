@@ -9,16 +9,17 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from ksim import compose, options, runtime
-from ksim.config import Config
-from ksim.entry import entry
+from ksim.config import compose, options
+from ksim.config.schema import Config
+from ksim.config.values import hint, listed
 from ksim.errors import ConfigError
-from ksim.evaluation import evaluate_into, play, summarize
-from ksim.experiment import build
-from ksim.robustness import DEFAULTS, perturbations
-from ksim.saved import load_policy
+from ksim.evaluation.evaluate import evaluate_into, play, summarize
+from ksim.evaluation.robustness import DEFAULTS, perturbations
+from ksim.policies.load import load_policy
 from ksim.store import files, run_dir
-from ksim.typecheck import hint, listed
+from ksim.system import jax_setup
+from ksim.system.entry import entry
+from ksim.training.experiment import build
 
 USAGE = """\
 usage: python -m ksim.eval run=<run> [option=value ...] [task.<path>=value ...]
@@ -95,7 +96,7 @@ def main(argv: Sequence[str]) -> None:
         trained = compose.load_frozen(run.config_path)
         overrides = [held_command(o, trained) if o.startswith("commands.") else o for o in overrides]
         cfg = changed(trained, overrides, chosen.physics)
-        runtime.prepare(*{cfg.physics.engine, trained.physics.engine})
+        jax_setup.prepare(*{cfg.physics.engine, trained.physics.engine})
         experiment = build(cfg)
         policy, step = load_policy(run, chosen.checkpoint, experiment)
         seed = trained.seed if chosen.seed is None else chosen.seed

@@ -11,15 +11,17 @@ import jax
 import numpy as np
 from rich.console import Console
 
-from ksim import __version__, compose, onnx_graph, options
-from ksim import policy as policies
-from ksim.entry import entry
+from ksim import __version__
+from ksim.config import compose, options
 from ksim.errors import KsimError
-from ksim.experiment import Experiment, build, random_key
-from ksim.policy import Policy
-from ksim.policy_meta import describe
+from ksim.policies import onnx as onnx_graph
+from ksim.policies import policy as policies
+from ksim.policies.describe import describe
+from ksim.policies.policy import Policy
 from ksim.store import files, run_dir
 from ksim.store.run_dir import RunDir
+from ksim.system.entry import entry
+from ksim.training.experiment import Experiment, build, random_key
 
 log = logging.getLogger(__name__)
 
@@ -123,8 +125,8 @@ def export(run: RunDir, policy: Policy, path: Path) -> Exported:
 def metadata(run: RunDir, policy: Policy) -> dict[str, str]:
     """What the file says about itself, each value as JSON: the policy's description, and where it comes from.
 
-    The keys are those of `ksim.policy_meta.describe`, without what matters to a training alone, and `observations`
-    is the list of the actor's terms.
+    The keys are those of `ksim.policies.describe.describe`, without what matters to a training alone, and
+    `observations` is the list of the actor's terms.
     """
     about = {
         "format": FORMAT,

@@ -1,6 +1,6 @@
 """Train a policy: ``python -m ksim.run task=kbot_standing algo.num_envs=512``; ``-m`` for a sweep."""
 
-from ksim.cli import main
+from ksim.sweep.preflight import main
 
 if __name__ == "__main__":
     main()

@@ -9,12 +9,12 @@ os.environ["PJRT_NPROC"] = "8"
 import jax
 import pytest
 
-from ksim import runtime
-from ksim.compose import compose
-from ksim.config import Config
+from ksim.config.compose import compose
+from ksim.config.schema import Config
+from ksim.system import jax_setup
 from ksim.viz.backend import RenderError, find_backend
 
-runtime.use_compile_cache()
+jax_setup.use_compile_cache()
 
 SMALL = [
     "algo.num_envs=8",

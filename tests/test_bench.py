@@ -7,11 +7,12 @@ import mujoco
 import numpy as np
 import pytest
 
-from ksim import bench, manager_times
-from ksim.compose import compose
+from ksim import bench
+from ksim.config.compose import compose
+from ksim.diagnostics import manager_times
 from ksim.errors import ConfigError, KsimError
-from ksim.experiment import Experiment, build
 from ksim.rl import TrainState, init_train_state
+from ksim.training.experiment import Experiment, build
 
 SMALL = """
 task=cartpole_balance physics=mujoco algo.num_envs=16 algo.num_env_states_per_minibatch=32 algo.num_minibatches=2

@@ -13,16 +13,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ksim import compose, evaluation
 from ksim import eval as ksim_eval
-from ksim.compose import load_frozen
-from ksim.config import Config
+from ksim.config import compose
+from ksim.config.compose import load_frozen
+from ksim.config.schema import Config
 from ksim.errors import ConfigError, KsimError
-from ksim.evaluation import reward_rates, summarize, wilson
-from ksim.rl.evaluate import Episodes
+from ksim.evaluation import evaluate as evaluation
+from ksim.evaluation.episodes import Episodes
+from ksim.evaluation.evaluate import reward_rates, summarize, wilson
 from ksim.store import checkpoint, run_dir
 from ksim.store.run_dir import RunDir
-from ksim.train import train
+from ksim.training.loop import train
 
 REPO = Path(__file__).resolve().parent.parent
 SMALL = """

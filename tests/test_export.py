@@ -16,19 +16,20 @@ import pytest
 from onnx import numpy_helper
 from support.untrained import untrained
 
-import ksim.policy
-from ksim import export, onnx_graph
-from ksim.compose import compose
-from ksim.config import ACTIVATIONS
+import ksim.policies.policy
+from ksim import export
+from ksim.config.compose import compose
+from ksim.config.schema import ACTIVATIONS
 from ksim.errors import KsimError
-from ksim.experiment import build
-from ksim.policy import Policy
-from ksim.policy_meta import describe
+from ksim.policies import onnx as onnx_graph
+from ksim.policies.describe import describe
+from ksim.policies.policy import Policy
 from ksim.rl import Normalizer
 from ksim.rl.networks import MLP
 from ksim.robots import loader
 from ksim.store import files
 from ksim.store.run_dir import RunDir
+from ksim.training.experiment import build
 
 DEPLOY = Path(__file__).resolve().parent / "deploy"
 STANDING = DEPLOY / "kbot_standing.onnx"
@@ -51,7 +52,8 @@ def runs(composed, tmp_path_factory) -> dict[str, RunDir]:
 @pytest.fixture(scope="module")
 def exported(runs) -> dict[str, export.Exported]:
     return {
-        name: export.export(run, ksim.policy.load(run.path), run.export / "policy.onnx") for name, run in runs.items()
+        name: export.export(run, ksim.policies.policy.load(run.path), run.export / "policy.onnx")
+        for name, run in runs.items()
     }
 
 
@@ -76,7 +78,7 @@ def play(policy: Path, robot: str, tmp_path: Path, seconds: float, push: float =
 
 @pytest.mark.parametrize("robot", ["kbot", "cartpole"])
 def test_it_acts_as_the_policy_does(robot, runs, exported):
-    policy = ksim.policy.load(runs[robot].path)
+    policy = ksim.policies.policy.load(runs[robot].path)
     found = exported[robot]
     assert found.num_observations == 1000 and 0 <= found.max_error <= 1e-5
     session = onnxruntime.InferenceSession(found.path, providers=["CPUExecutionProvider"])
@@ -100,7 +102,7 @@ def test_each_activation_is_the_same(activation):
 
 
 def test_it_says_what_the_checkpoint_says(runs, exported):
-    policy = ksim.policy.load(runs["kbot"].path)
+    policy = ksim.policies.policy.load(runs["kbot"].path)
     found = metadata(exported["kbot"].path)
     assert found.pop("observations") == policy.observation
     assert (found.pop("format"), found.pop("ksim"), found.pop("step")) == (1, ksim.__version__, 0)
@@ -111,7 +113,7 @@ def test_it_says_what_the_checkpoint_says(runs, exported):
 
 
 def test_the_same_checkpoint_gives_the_same_file(runs, exported, tmp_path):
-    again = export.export(runs["cartpole"], ksim.policy.load(runs["cartpole"].path), tmp_path / "a" / "b.onnx")
+    again = export.export(runs["cartpole"], ksim.policies.policy.load(runs["cartpole"].path), tmp_path / "a" / "b.onnx")
     assert again.path.read_bytes() == exported["cartpole"].path.read_bytes()
     assert [path.name for path in again.path.parent.iterdir()] == ["b.onnx"]
 
@@ -128,7 +130,7 @@ def test_the_command(runs, tmp_path, capsys):
 
 def test_the_recorded_observations_are_those_of_episodes(runs):
     cfg = compose(["task=cartpole_balance", "algo.actor_hidden=[16,16]", "algo.critic_hidden=[16,16]"])
-    obs = export.record(build(cfg), ksim.policy.load(runs["cartpole"].path), 4, 15).reshape(15, 4, 4)
+    obs = export.record(build(cfg), ksim.policies.policy.load(runs["cartpole"].path), 4, 15).reshape(15, 4, 4)
     assert len(np.unique(obs[0], axis=0)) == 4  # fresh episodes that differ
     moved = obs[:-1, :, :2] + 0.02 * obs[1:, :, 2:]  # position + dt * velocity
     np.testing.assert_allclose(obs[1:, :, :2], moved, atol=5e-3)
@@ -142,11 +144,11 @@ def test_a_file_that_does_not_agree_is_not_written(runs, tmp_path, monkeypatch):
     monkeypatch.setattr(onnx_graph, "run", lambda model, obs: run(model, obs) + 1e-4)
     (tmp_path / "old.onnx").write_bytes(b"old")
     with pytest.raises(KsimError, match=r"the ONNX graph differs from JAX by 1\.0e-04, more than 1e-05: nothing"):
-        export.export(runs["cartpole"], ksim.policy.load(runs["cartpole"].path), tmp_path / "old.onnx")
+        export.export(runs["cartpole"], ksim.policies.policy.load(runs["cartpole"].path), tmp_path / "old.onnx")
     assert (tmp_path / "old.onnx").read_bytes() == b"old" and len(list(tmp_path.iterdir())) == 1
     monkeypatch.setattr(onnx_graph, "run", lambda model, obs: run(model, obs) * np.nan)
     with pytest.raises(KsimError, match="differs from JAX by nan"):
-        export.export(runs["cartpole"], ksim.policy.load(runs["cartpole"].path), tmp_path / "old.onnx")
+        export.export(runs["cartpole"], ksim.policies.policy.load(runs["cartpole"].path), tmp_path / "old.onnx")
 
 
 def test_without_the_extra_it_names_it(runs, monkeypatch):
@@ -179,7 +181,7 @@ def test_each_mistake_is_one_message(runs, argv, message):
 
 
 def test_a_task_that_changed_since_the_training_is_told(runs, tmp_path, monkeypatch, caplog):
-    run, policy = runs["cartpole"], ksim.policy.load(runs["cartpole"].path)
+    run, policy = runs["cartpole"], ksim.policies.policy.load(runs["cartpole"].path)
     changed = describe(build(compose(["task=cartpole_balance"]))) | {"step_dt": 0.01}
     monkeypatch.setattr(export, "describe", lambda _: changed)
     export.export(run, policy, tmp_path / "policy.onnx")
@@ -195,8 +197,8 @@ def test_a_task_that_changed_since_the_training_is_told(runs, tmp_path, monkeypa
 
 @pytest.mark.parametrize("robot", ["kbot", "cartpole"])
 def test_a_loop_made_of_the_file_alone_is_the_env(robot, runs, exported, tmp_path):
-    policy = ksim.policy.load(runs[robot].path)
-    experiment = build(ksim.compose.load_frozen(runs[robot].config_path))
+    policy = ksim.policies.policy.load(runs[robot].path)
+    experiment = build(ksim.config.compose.load_frozen(runs[robot].config_path))
     expected = export.record(experiment, policy, 1, 15)
     trace = play(exported[robot].path, robot, tmp_path, 15 * 0.02)
     assert np.ptp(expected, axis=0).max() > 0.1  # something happens

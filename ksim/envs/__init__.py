@@ -3,18 +3,18 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from ksim.config import ManagerBasedRlEnvCfg
+from ksim.config.schema import ManagerBasedRlEnvCfg
 from ksim.envs.env import Env, make_env
 from ksim.envs.state import EnvState, StepOutput
 
 if TYPE_CHECKING:
-    from ksim.envs.factory import make as make
-    from ksim.envs.manager_based import ManagerBasedRlEnv as ManagerBasedRlEnv
+    from ksim.envs.api.make import make as make
+    from ksim.envs.api.manager_based import ManagerBasedRlEnv as ManagerBasedRlEnv
 
 __all__ = ["Env", "EnvState", "ManagerBasedRlEnv", "ManagerBasedRlEnvCfg", "StepOutput", "make", "make_env"]
 
 # These check and compose configs, whose modules import this package; so they are imported when they are asked for.
-_LATE = {"ManagerBasedRlEnv": "ksim.envs.manager_based", "make": "ksim.envs.factory"}
+_LATE = {"ManagerBasedRlEnv": "ksim.envs.api.manager_based", "make": "ksim.envs.api.make"}
 
 
 def __getattr__(name: str) -> Any:

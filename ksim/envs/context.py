@@ -8,13 +8,13 @@ import mujoco
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from ksim.config.values import choices, hint
 from ksim.envs.contacts import Contacts
 from ksim.envs.math import rotate_inverse
 from ksim.envs.scene import ENCODER_BIAS, Scene
 from ksim.envs.state import EnvState
 from ksim.errors import ConfigError
 from ksim.physics.base import DERIVED_FIELDS, PEAK_FIELD, STATE_FIELDS, field_shape, float_dtype
-from ksim.typecheck import choices, hint
 
 
 class Context:

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
-from ksim.config import ManagerBasedRlEnvCfg
+from ksim.config.schema import ManagerBasedRlEnvCfg
 from ksim.envs import guard
 from ksim.envs.contacts import advance_contacts, init_contacts
 from ksim.envs.context import Context, RecordingFields

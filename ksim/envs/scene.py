@@ -8,7 +8,7 @@ from functools import cached_property, lru_cache
 import mujoco
 import numpy as np
 
-from ksim.config import ManagerBasedRlEnvCfg, SimCfg
+from ksim.config.schema import ManagerBasedRlEnvCfg, SimCfg
 from ksim.envs.contacts import ContactSensor
 from ksim.envs.terms import SensorSettings, at, construct, resolve
 from ksim.errors import ConfigError

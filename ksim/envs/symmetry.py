@@ -3,11 +3,11 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from ksim.envs import mirror
 from ksim.envs.managers import ActionManager, CommandManager, ObservationManager
+from ksim.envs.mirror import SignedPermutation
 from ksim.envs.scene import Scene
 from ksim.errors import ConfigError
-from ksim.mdp import mirror
-from ksim.mdp.mirror import SignedPermutation
 
 
 @dataclass(frozen=True)

@@ -28,8 +28,8 @@ from typing import Any, Literal
 from equinox import EquinoxRuntimeError
 from jax.errors import JaxRuntimeError
 
+from ksim.config.values import build, choices, convert, hint, listed, parameters, shown
 from ksim.errors import ConfigError, KsimError
-from ksim.typecheck import build, choices, convert, hint, listed, parameters, shown
 
 TARGET = "_target_"
 

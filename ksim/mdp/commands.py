@@ -11,8 +11,8 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from ksim.envs.context import Context
 from ksim.envs.math import wrap_angle, yaw_of
+from ksim.envs.mirror import mirrors_as
 from ksim.errors import ConfigError
-from ksim.mdp.mirror import mirrors_as
 
 Range = tuple[float, float]
 

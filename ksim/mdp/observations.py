@@ -4,7 +4,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ksim.envs.context import Context
-from ksim.mdp.mirror import mirrors_as
+from ksim.envs.mirror import mirrors_as
 from ksim.mdp.quantities import seen_by_imu
 
 

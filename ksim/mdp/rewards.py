@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from ksim.envs import mirror
 from ksim.envs.context import Context
 from ksim.errors import ConfigError
-from ksim.mdp import mirror
 from ksim.mdp.quantities import contact_points, is_asked_to_move, per_joint, planar_velocity
 
 Std = float | dict[str, float]

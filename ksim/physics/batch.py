@@ -16,7 +16,6 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 from mujoco.batch import MODEL_FIELDS, Batch, SimulationError
 
-from ksim import cpus
 from ksim.physics.base import (
     APPLIED_FORCES,
     IMPLIED_FIELDS,
@@ -26,6 +25,7 @@ from ksim.physics.base import (
     PhysicsState,
     field_shape,
 )
+from ksim.system import cpus
 
 log = logging.getLogger(__name__)
 

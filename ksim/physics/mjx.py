@@ -9,15 +9,15 @@ import mujoco
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from ksim import runtime
 from ksim.errors import ConfigError
 from ksim.physics.base import APPLIED_FORCES, IMPLIED_FIELDS, INERTIAL_FIELDS, PEAK_FIELD, PhysicsState, float_dtype
+from ksim.system import jax_setup
 
 if TYPE_CHECKING:
     from mujoco import mjx
     from mujoco.mjx import Data, Model
 else:
-    mjx = runtime.import_mjx_quietly()
+    mjx = jax_setup.import_mjx_quietly()
     Data, Model = mjx.Data, mjx.Model
 
 
@@ -31,7 +31,7 @@ class MjxPhysics:
     """
 
     def __init__(self, model: mujoco.MjModel, fields: Sequence[str], unroll: int = 1):
-        runtime.avoid_cpu_hang()
+        jax_setup.avoid_cpu_hang()
         self.model = model
         self.fields = tuple(fields)
         self.unroll = unroll

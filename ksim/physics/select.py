@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 import mujoco
 
-from ksim import cpus
 from ksim.physics.base import Physics
 from ksim.physics.batch import BatchPhysics
 from ksim.physics.mjx import MjxPhysics
+from ksim.system import cpus
 
 
 @dataclass(frozen=True)

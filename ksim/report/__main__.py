@@ -11,12 +11,12 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from ksim import options
-from ksim.entry import entry
+from ksim.config import options
 from ksim.errors import ConfigError, KsimError
 from ksim.report import figure, groups, page, runs, stats, tables
 from ksim.report.stats import Results
 from ksim.store import files
+from ksim.system.entry import entry
 
 USAGE = """\
 usage: python -m ksim.report <folder>... [out=<folder>]

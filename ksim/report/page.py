@@ -10,11 +10,11 @@ from math import isnan
 from xml.etree.ElementTree import Element
 
 from ksim import __version__
-from ksim.progress import duration
 from ksim.report import figure, stats
 from ksim.report.groups import Group, Task, shown
 from ksim.report.runs import Run
 from ksim.report.stats import Results
+from ksim.training.progress import duration
 
 # What the groups' table shows: key of the final numbers, title, factor, number format.
 _COLUMNS = (

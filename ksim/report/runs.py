@@ -47,7 +47,8 @@ class Run:
         config: the frozen config as plain mappings, with at least `name` and `seed`; None where it cannot be read.
             It is not checked: runs of other versions of ksim, or with terms that are not at hand, are compared too.
         lines: the log lines, by rising `step`.
-        evaluation: numbers of the deterministic policy at the end, as in `ksim.evaluation.Result`; empty without one.
+        evaluation: numbers of the deterministic policy at the end, as in `ksim.evaluation.evaluate.Result`; empty
+            without one.
         wall_time_s: seconds of training, by the last log line.
         commit: of ksim's code, shortened, with a `+` where the work tree differed from it; None if unknown.
         remarks: what is damaged or missing.

@@ -14,9 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from ksim.config import PPOCfg
+from ksim.config.schema import PPOCfg
 from ksim.envs.env import Symmetry
-from ksim.mdp.mirror import SignedPermutation
+from ksim.envs.mirror import SignedPermutation
 from ksim.rl.distribution import Normal
 
 _ACTIVATIONS: dict[str, Callable[[Array], Array]] = {

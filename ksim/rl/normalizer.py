@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ksim.mdp.mirror import SignedPermutation
+from ksim.envs.mirror import SignedPermutation
 
 LARGEST = 10.0  # normalized observations are clipped to this magnitude
 _EPSILON = 1e-6  # variance that is added, so that constants do not divide by 0

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from ksim.config import PPOCfg
+from ksim.config.schema import PPOCfg
 from ksim.envs.env import Env, Symmetry
 from ksim.envs.state import EnvState, Obs
 from ksim.errors import ConfigError

@@ -10,8 +10,8 @@ from hydra.core.override_parser.types import IntervalSweep, Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
-from ksim import compose
-from ksim.compose import Loader
+from ksim.config import compose
+from ksim.config.compose import Loader
 from ksim.errors import ConfigError
 from ksim.store import run_dir
 

@@ -15,14 +15,14 @@ from typing import ClassVar
 import submitit
 from submitit.core.utils import DelayedSubmission
 
-from ksim import compose
+from ksim.config import compose
 from ksim.errors import KsimError
-from ksim.logs import logging_to
-from ksim.stop import StopRequest
 from ksim.store import checkpoint
 from ksim.store import status as status_file
 from ksim.store.run_dir import RunDir, RunInUse
 from ksim.store.status import Status, StatusFile, describe
+from ksim.system.logs import logging_to
+from ksim.training.stop import StopRequest
 
 log = logging.getLogger(__name__)
 
@@ -117,7 +117,7 @@ def objective(run: RunDir) -> float | None:
 
 def _train(run: RunDir, stop: StopRequest) -> None:
     try:
-        from ksim.train import train  # late: launchers run where no JAX backend may be started
+        from ksim.training.loop import train  # late: launchers run where no JAX backend may be started
 
         cfg = compose.load_frozen(run.config_path)
         resume = bool(checkpoint.steps(run.checkpoints))

@@ -13,12 +13,12 @@ from hydra.core.config_loader import ConfigLoader
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from ksim import compose
-from ksim.config import Config
+from ksim.config import compose
+from ksim.config.schema import Config
 from ksim.errors import ConfigError, KsimError
-from ksim.resume import differences
 from ksim.store import files
 from ksim.store.run_dir import RunDir, is_run_dir
+from ksim.training.resume import differences
 
 log = logging.getLogger(__name__)
 

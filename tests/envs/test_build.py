@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from support.envs import MDP, Player, cartpole_task, kbot_task
 
-from ksim.config import SimCfg
+from ksim.config.schema import SimCfg
 from ksim.envs import make_env
 from ksim.envs.env import num_steps
 from ksim.errors import ConfigError

@@ -6,7 +6,7 @@ import pytest
 from scipy import stats
 from support.envs import MDP, Player, cartpole_task, kbot_task, same
 
-from ksim.config import ManagerBasedRlEnvCfg
+from ksim.config.schema import ManagerBasedRlEnvCfg
 from ksim.envs import make_env
 from ksim.errors import ConfigError
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from support.envs import MDP, Player, cartpole_task, same
 
-from ksim.config import SimCfg
+from ksim.config.schema import SimCfg
 from ksim.envs import guard
 from ksim.envs.state import EnvState
 from ksim.physics import initial_state, make_physics

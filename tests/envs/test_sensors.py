@@ -9,7 +9,7 @@ import pytest
 from support import plain
 from support.envs import MDP, Player, kbot_task
 
-from ksim.config import SceneCfg, SimCfg
+from ksim.config.schema import SceneCfg, SimCfg
 from ksim.envs import make_env
 from ksim.envs.contacts import Contacts
 from ksim.errors import ConfigError

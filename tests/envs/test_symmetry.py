@@ -8,8 +8,8 @@ import pytest
 from support.envs import MDP, Player, cartpole_task, kbot_task
 
 from ksim.envs import make_env
+from ksim.envs.mirror import mirrors_as
 from ksim.errors import ConfigError
-from ksim.mdp.mirror import mirrors_as
 
 E = 3
 OBS = f"{MDP}.observations"

@@ -6,7 +6,7 @@ import pytest
 from rich.console import Console
 from support.envs import MDP, kbot_task
 
-from ksim.config import SceneCfg
+from ksim.config.schema import SceneCfg
 from ksim.envs import make_env
 from ksim.envs.table import describe
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from support.envs import MDP, Player, kbot_task
 
-from ksim.config import SceneCfg
+from ksim.config.schema import SceneCfg
 from ksim.envs import make_env
 
 FEET = {"_target_": f"{MDP}.sensors.contact", "bodies": ".*FootBushing.*", "against": "floor", "track_time": True}

@@ -1,6 +1,6 @@
 import pytest
 
-from ksim.compose import compose
+from ksim.config.compose import compose
 from ksim.envs.scene import Scene, build_scene
 
 

@@ -7,7 +7,7 @@ import pytest
 from support import plain
 from support.terms import context, simulation
 
-from ksim.compose import compose
+from ksim.config.compose import compose
 from ksim.envs.managers import ActionManager
 from ksim.envs.scene import build_scene
 from ksim.envs.terms import ActionSettings, resolve

@@ -14,7 +14,7 @@ from scipy.spatial.transform import Rotation
 from support import plain
 from support.terms import context, simulation
 
-from ksim.compose import compose
+from ksim.config.compose import compose
 from ksim.envs.scene import Scene, build_scene
 from ksim.errors import ConfigError
 from ksim.mdp import actions, observations, quantities, randomize

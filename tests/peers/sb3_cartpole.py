@@ -10,7 +10,7 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.vec_env import VecEnv
 
 from ksim.envs import make
-from ksim.envs.gymnasium_env import GymnasiumVectorEnv
+from ksim.envs.api.gymnasium import GymnasiumVectorEnv
 
 # Stable-Baselines3 wants bounded actions. One action unit is 10 N.
 OVERRIDES = ["physics=mujoco", "+task.actions.force.clip=[-1,1]"]

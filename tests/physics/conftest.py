@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from support.jit import quick_jit
 
-from ksim.compose import compose
+from ksim.config.compose import compose
 from ksim.envs.scene import Scene, build_scene
 from ksim.physics import Physics, PhysicsState, initial_state, make_physics
 from ksim.physics.base import DERIVED_FIELDS

@@ -203,12 +203,12 @@ from dataclasses import replace
 import jax, jax.numpy as jnp, numpy as np
 from support import plain
 from support.jit import quick_jit
-from ksim.compose import compose
+from ksim.config.compose import compose
 from ksim.envs.scene import build_scene
 from ksim.physics import initial_state, make_physics
-from ksim import runtime
+from ksim.system import jax_setup
 
-runtime.use_compile_cache()
+jax_setup.use_compile_cache()
 qpos, qvel, ctrl_ESu = (np.array(x) for x in json.load(open(sys.argv[1])))
 cfg = compose(["task=kbot_standing", "task.sim.iterations=100", "task.sim.ls_iterations=50"])
 model = build_scene(cfg.task).model

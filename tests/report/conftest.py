@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from ksim.compose import freeze
+from ksim.config.compose import freeze
 from ksim.store.metrics import MetricsWriter
 from ksim.store.run_dir import RunDir
 from ksim.store.status import StatusFile

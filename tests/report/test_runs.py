@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ksim.compose import conf_dir
+from ksim.config.compose import conf_dir
 from ksim.errors import ConfigError
 from ksim.report import runs
 

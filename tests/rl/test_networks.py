@@ -10,8 +10,8 @@ from support.envs import kbot_task
 
 from ksim.envs import make_env
 from ksim.envs.env import Symmetry
+from ksim.envs.mirror import SignedPermutation
 from ksim.errors import ConfigError
-from ksim.mdp.mirror import SignedPermutation
 from ksim.rl import PPO
 from ksim.rl.networks import MLP, MirrorMLP, make_actor_critic
 

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ksim.mdp.mirror import SignedPermutation
+from ksim.envs.mirror import SignedPermutation
 from ksim.rl.normalizer import Normalizer
 
 RNG = np.random.default_rng(0)

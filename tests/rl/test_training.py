@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from support.envs import same
 
-from ksim.config import Config
+from ksim.config.schema import Config
 from ksim.envs import Env, make_env
+from ksim.evaluation.episodes import evaluate
 from ksim.rl import PPO, TrainState, init_train_state, train_chunk
-from ksim.rl.evaluate import evaluate
 from ksim.rl.ppo import collect
 
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ksim.config import ManagerBasedRlEnvCfg, SceneCfg, SimCfg
+from ksim.config.schema import ManagerBasedRlEnvCfg, SceneCfg, SimCfg
 from ksim.envs import Env, EnvState, StepOutput, make_env
 from ksim.envs.tree import STATE_AXES, replace
 from support.jit import quick_jit

@@ -6,10 +6,10 @@ import jax
 import numpy as np
 import pytest
 
-from ksim.compose import compose
+from ksim.config.compose import compose
 from ksim.store import checkpoint, metrics, run_dir
 from ksim.store.run_dir import RunDir
-from ksim.train import train
+from ksim.training.loop import train
 
 CHUNK = 16 * 4 * 2  # env steps of a log interval
 SMALL = """

@@ -7,13 +7,13 @@ from typing import Any
 import jax
 import numpy as np
 
-from ksim.compose import freeze
-from ksim.config import Config
-from ksim.experiment import Experiment, build
+from ksim.config.compose import freeze
+from ksim.config.schema import Config
 from ksim.rl import TrainState
 from ksim.store import run_dir
 from ksim.store.run_dir import RunDir
-from ksim.train import save
+from ksim.training.experiment import Experiment, build
+from ksim.training.loop import save
 
 
 def untrained(cfg: Config, runs_dir: Path) -> tuple[RunDir, Experiment]:

@@ -20,7 +20,7 @@ from pathlib import Path
 
 def train(cfg, run_dir, *, resume=False, stop=None):
     from ksim.store.status import StatusFile
-    log = logging.getLogger("ksim.train")
+    log = logging.getLogger("ksim.training.loop")
     with run_dir.lock(), StatusFile(run_dir.status_path) as status:
         log.info("training with seed %s, gamma %s", cfg.seed, cfg.algo.gamma)
         status.update(100)
@@ -38,9 +38,9 @@ def train(cfg, run_dir, *, resume=False, stop=None):
         (run_dir.eval / "final" / "metrics.json").write_text(json.dumps({"summary": {"return": 100 * cfg.algo.gamma}}))
         return 100 * cfg.algo.gamma
 """
-module = types.ModuleType("ksim.train")
+module = types.ModuleType("ksim.training.loop")
 exec(SOURCE, vars(module))
-sys.modules["ksim.train"] = module
+sys.modules["ksim.training.loop"] = module
 '''
 
 

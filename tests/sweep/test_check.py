@@ -6,8 +6,8 @@ import shlex
 import pytest
 from support.child import output
 
-from ksim.cli import preflight
 from ksim.errors import ConfigError
+from ksim.sweep.preflight import preflight
 
 MISTAKES = [
     ("launcher=local,slurm", "launcher=local,slurm: a sweep has one launcher; start a sweep for each of them"),
@@ -112,7 +112,7 @@ def test_a_search_without_its_extra_says_what_to_install(tmp_path):
     code = """
 import sys
 sys.modules["hydra_plugins.hydra_optuna_sweeper"] = None  # as if it were not there
-from ksim.cli import preflight
+from ksim.sweep.preflight import preflight
 from ksim.errors import ConfigError
 try:
     preflight(["-m", "sweeper=optuna", "seed=1,2"])

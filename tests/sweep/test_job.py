@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from ksim.compose import compose, freeze
+from ksim.config.compose import compose, freeze
 from ksim.errors import KsimError
 from ksim.store import status
 from ksim.store.run_dir import RunDir
@@ -37,7 +37,7 @@ def trained(monkeypatch):
             (run_dir.eval / "final").mkdir(parents=True)
             (run_dir.eval / "final" / "metrics.json").write_text(json.dumps({"summary": {"return": 3.5}}))
 
-    monkeypatch.setattr("ksim.train.train", train)
+    monkeypatch.setattr("ksim.training.loop.train", train)
     return calls
 
 

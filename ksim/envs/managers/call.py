@@ -8,11 +8,11 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
+from ksim.config.values import shown
 from ksim.envs.context import Context
 from ksim.envs.terms import Term, at, construct
 from ksim.envs.tree import strong
 from ksim.errors import ConfigError
-from ksim.typecheck import shown
 
 
 def call(term: Term, ctx: Context, *args: Any) -> Any:

@@ -10,10 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from ksim.config.values import choices, hint
 from ksim.envs.terms import Term, at, construct
 from ksim.envs.tree import strong
 from ksim.errors import ConfigError
-from ksim.typecheck import choices, hint
 
 _STEPS = "num_steps"  # where the carry holds the count of env steps
 

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int, PRNGKeyArray
 
+from ksim.config.values import hint, shown
 from ksim.envs.context import Context
 from ksim.envs.managers.call import as_array, call
 from ksim.envs.managers.timers import draw_steps
@@ -13,7 +14,6 @@ from ksim.envs.scene import ENCODER_BIAS
 from ksim.envs.terms import Term, at
 from ksim.errors import ConfigError
 from ksim.physics.base import APPLIED_FORCES, INERTIAL_FIELDS
-from ksim.typecheck import hint, shown
 
 STATE_WRITES = ("qpos", "qvel", "act")
 

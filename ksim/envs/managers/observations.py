@@ -6,17 +6,17 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
+from ksim.envs import mirror
 from ksim.envs.context import Context
 from ksim.envs.managers.call import call_vector, parameter
 from ksim.envs.managers.commands import CommandManager
 from ksim.envs.managers.delay import DelayLine, delay, push
 from ksim.envs.managers.noise import apply_noise, disturb, draw_noise
+from ksim.envs.mirror import SignedPermutation
 from ksim.envs.scene import Scene
 from ksim.envs.terms import ObservationGroup, ObservationGroupCfg, Term
 from ksim.envs.tree import where
 from ksim.errors import ConfigError
-from ksim.mdp import mirror
-from ksim.mdp.mirror import SignedPermutation
 
 _GROUP_STREAM = 1 << 30  # apart from the numbers of the terms, which share the key
 
@@ -106,7 +106,7 @@ class ObservationManager:
             if kind is None:
                 raise ConfigError(
                     f"{term.path}: algo.symmetry needs to know how it mirrors; decorate it with "
-                    "@ksim.mdp.mirror.mirrors_as(...), or set algo.symmetry=none"
+                    "@ksim.envs.mirror.mirrors_as(...), or set algo.symmetry=none"
                 )
             frames = self.history(group, term)
             size = sizes[name] // frames

@@ -1,0 +1,59 @@
+"""The command line of the entry points that work on a run: options of the form key=value."""
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+import yaml
+
+from ksim.config.values import convert, hint, listed
+from ksim.errors import ConfigError
+
+T = TypeVar("T")
+
+
+def parse(cls: type[T], argv: Sequence[str], prefixes: Sequence[str] = ()) -> tuple[T, list[str]]:
+    """Options of an entry point.
+
+    Args:
+        cls: a dataclass: its fields are the options; one without a default must be given.
+        argv: the command line, `key=value` each. The value of a field annotated `str` is taken as it stands.
+        prefixes: what the keys of config overrides start with, such as "task.".
+
+    Returns:
+        The options, and the overrides as they are.
+
+    Raises:
+        ConfigError: an argument is neither, or a value does not fit.
+    """
+    hints = typing.get_type_hints(cls)
+    fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    given: dict[str, Any] = {}
+    overrides = []
+    for argument in argv:
+        key, equals, text = argument.partition("=")
+        if key.lstrip("+~").startswith(tuple(prefixes)) and prefixes:
+            overrides.append(argument)
+        elif not equals:
+            raise ConfigError(f"{argument}: is not an option of the form key=value; see --help")
+        elif key not in fields:
+            others = f", and {', '.join(f'{p}<path>' for p in prefixes)}" if prefixes else ""
+            raise ConfigError(f"{key}: no such option{hint(key, fields) or f' (there are {listed(fields)}{others})'}")
+        else:
+            given[key] = convert(_value(text, hints[key]), hints[key], key)
+    for name, field in fields.items():
+        if field.default is dataclasses.MISSING and name not in given:
+            raise ConfigError(f"{name}: is missing; write {name}=<{field.metadata.get('shown', 'value')}>")
+    return cls(**given), overrides
+
+
+def _value(text: str, expected: Any) -> Any:
+    if expected is str:
+        return text
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text

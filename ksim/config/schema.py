@@ -1,0 +1,213 @@
+"""The whole configuration as typed dataclasses.
+
+Hydra merges the YAML files of ``conf/`` into `Config`, so that a misspelt key or a wrong type anywhere is an error.
+A field with no default gets its value from YAML; a field with a default is set in YAML only where it differs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from omegaconf import MISSING
+
+ENGINES = ("auto", "mjx", "mujoco")
+IMPLS = ("jax",)
+SCHEDULES = ("adaptive", "fixed")
+ACTIVATIONS = ("elu", "gelu", "relu", "silu", "swish", "tanh")
+SYMMETRIES = ("none", "augment", "equivariant")
+INTEGRATORS = ("euler", "implicit", "implicitfast", "rk4")
+SOLVERS = ("cg", "newton")
+CONES = ("elliptic", "pyramidal")
+WANDB_MODES = ("disabled", "offline", "online")
+
+
+@dataclass(kw_only=True)
+class SceneCfg:
+    """What stands in the world: one articulated robot, the ground, and the sensors that terms read."""
+
+    num_envs: int  # parallel copies of the scene (E)
+    robot: str  # name of a folder in ksim/robots
+    mjcf: str | None = None  # path of another MJCF with the same joints; None: the robot's own
+    terrain: str = "plane"  # the ground: "plane", or "none" for robots that bring or need no floor
+    sensors: dict[str, Any] = field(default_factory=dict)  # name -> sensor added to the model before it compiles
+
+
+@dataclass(kw_only=True)
+class SimCfg:
+    """MuJoCo's solver settings; they are part of what is simulated and equal on every engine."""
+
+    timestep: float = 0.005  # length of one physics step, in seconds
+    integrator: str = "implicitfast"  # one of INTEGRATORS
+    solver: str = "newton"  # constraint solver, one of SOLVERS
+    # Caps: the solver stops where it has converged. Too low, and feet are kicked by contact forces that are not there.
+    iterations: int = 10  # largest number of solver iterations in a physics step
+    ls_iterations: int = 20  # largest number of line-search iterations in a solver iteration
+    cone: str = "pyramidal"  # friction cone, one of CONES
+    impratio: float = 1.0  # ratio of frictional to normal constraint impedance
+    gravity: list[float] | None = None  # in m/s^2; None: the MJCF's
+    # Of the contacts of every geom, as MuJoCo means them; None: what the MJCF says, geom by geom.
+    contact_solref: list[float] | None = None  # time constant in seconds, and damping ratio
+    contact_solimp: list[float] | None = None  # impedance: lowest, highest, width in metres, midpoint, power
+    contact_margin: float | None = None  # distance at which contacts begin to be counted, in metres
+    nan_guard: bool = True  # reset, count and dump envs whose state is non-finite or larger than 1e10
+
+
+@dataclass(kw_only=True)
+class ViewerCfg:
+    """The camera of videos and of the viewer, in the frame that follows the robot's base horizontally."""
+
+    position: list[float] = field(default_factory=lambda: [2.2, -2.2, 1.2])  # where the camera is, in metres
+    target: list[float] = field(default_factory=lambda: [0.0, 0.0, 0.6])  # the point it looks at, in metres
+    width: int = 640  # in pixels
+    height: int = 480  # in pixels
+
+
+DEFAULT_EVENT = "reset_scene_to_default"
+
+
+@dataclass(kw_only=True)
+class ManagerBasedRlEnvCfg:
+    """A task: scene, physics settings, and the terms that make observations, rewards and episode ends.
+
+    The dictionaries map a term's name to ``{_target_: dotted.path, <settings and parameters>}``; null removes a term.
+    """
+
+    decimation: int  # physics steps in one env step
+    scene: SceneCfg
+    observations: dict[str, Any] = field(default_factory=dict)  # group name -> ObservationGroupCfg with its terms
+    actions: dict[str, Any] = field(default_factory=dict)  # concatenated in this order
+    rewards: dict[str, Any] = field(default_factory=dict)  # summed with their weights
+    terminations: dict[str, Any] = field(default_factory=dict)  # none: episodes never end
+    # Startup, reset, interval and step events. `reset_scene_to_default` comes first unless it is given (or null)
+    # here; an empty mapping removes even that. Any, because only None can stand for "not given": OmegaConf merges an
+    # empty mapping into a filled one without a trace, and cannot reach into an optional one.
+    events: Any = None
+    commands: dict[str, Any] = field(default_factory=dict)  # generators of the goals that observations and rewards read
+    curriculum: dict[str, Any] = field(default_factory=dict)  # values that change during a training
+    metrics: dict[str, Any] = field(default_factory=dict)  # logged, not optimized
+    episode_length_s: float = 0.0  # time limit of an episode, in seconds; 0: none
+    is_finite_horizon: bool = False  # true: the time limit is part of the task, so the learner does not bootstrap there
+    scale_rewards_by_dt: bool = True  # multiply each reward by the env step's length, so weights are rates per second
+    seed: int | None = None  # None: one is drawn and written back here
+    sim: SimCfg = field(default_factory=SimCfg)
+    viewer: ViewerCfg = field(default_factory=ViewerCfg)
+
+    def __post_init__(self) -> None:
+        default = {DEFAULT_EVENT: {"_target_": f"ksim.mdp.events.{DEFAULT_EVENT}", "mode": "reset"}}
+        if self.events is None:
+            self.events = default
+        elif isinstance(self.events, Mapping) and self.events and DEFAULT_EVENT not in self.events:
+            self.events = {**default, **self.events}
+
+
+@dataclass(kw_only=True)
+class PPOCfg:
+    """Proximal policy optimization. E, B, D, T are the glossary's dimension names."""
+
+    num_envs: int = MISSING  # parallel environments (E)
+    num_env_states_per_minibatch: int = MISSING  # env states in a minibatch (B), one gradient step each
+    num_minibatches: int = MISSING  # minibatches in a dataset; dataset D = B * num_minibatches
+    num_learning_epochs: int = MISSING  # full passes over each dataset
+    total_steps: int = MISSING  # env states to train on, over all envs; rounded up to whole iterations
+    gamma: float = MISSING  # discount of one env step, in (0, 1]
+    lam: float = MISSING  # GAE's lambda, in [0, 1]
+    clip: float = MISSING  # largest change of the probability ratio that is still rewarded
+    value_coef: float = MISSING  # weight of the value loss
+    entropy_coef: float = MISSING  # weight of the entropy bonus
+    learning_rate: float = MISSING  # Adam's step size; the first one where the schedule is adaptive
+    schedule: str = MISSING  # one of SCHEDULES; adaptive: the learning rate follows the measured KL divergence
+    desired_kl: float = MISSING  # KL divergence of an update that the adaptive schedule aims at, in nats
+    # The desired KL falls as 1 / (1 + steps / this), env steps: large updates first, fine ones later; None: constant.
+    # It depends on the steps done, not on total_steps, so a resumed training may go on for longer.
+    desired_kl_decay_steps: float | None = MISSING
+    min_learning_rate: float = MISSING  # lower bound of the adaptive learning rate
+    max_learning_rate: float = MISSING  # upper bound of the adaptive learning rate
+    max_grad_norm: float = MISSING  # gradients are scaled down to this global norm
+    init_std: float = MISSING  # first standard deviation of every action, in action units
+    actor_hidden: list[int] = MISSING  # widths of the actor's hidden layers
+    critic_hidden: list[int] = MISSING  # widths of the critic's hidden layers
+    activation: str = MISSING  # one of ACTIVATIONS
+    symmetry: str = MISSING  # one of SYMMETRIES: what is made of the robot's left-right mirror map
+
+    @property
+    def dataset_size(self) -> int:
+        """Env states that one update trains on (D)."""
+        return self.num_env_states_per_minibatch * self.num_minibatches
+
+    @property
+    def rollout_length(self) -> int:
+        """Env steps in a rollout (T = D / E); `ksim.training.checks` makes sure that it is whole."""
+        return self.dataset_size // self.num_envs
+
+
+@dataclass(kw_only=True)
+class PhysicsCfg:
+    """How the physics is computed; it changes speed and rounding, not the task."""
+
+    engine: str = MISSING  # one of ENGINES; auto: mjx where JAX sees an accelerator, else mujoco
+    impl: str = MISSING  # implementation inside mjx, one of IMPLS
+    threads: int | None = MISSING  # threads of the mujoco engine; None: the CPUs that this process may use
+
+
+@dataclass(kw_only=True)
+class WandbCfg:
+    """Weights & Biases: resolved config, metrics and videos; a sweep becomes a group."""
+
+    mode: str = MISSING  # one of WANDB_MODES
+    project: str = MISSING  # project that the run appears in
+    entity: str | None = MISSING  # user or team; None: the account's default
+    group: str | None = MISSING  # None: the sweep's folder in a sweep, else no group
+    tags: list[str] = MISSING  # labels of the run
+
+
+@dataclass(kw_only=True)
+class LoggerCfg:
+    """Where metrics go besides `metrics.jsonl`, which is always written."""
+
+    wandb: WandbCfg | None = MISSING  # None: nowhere else
+
+
+@dataclass(kw_only=True)
+class LogCfg:
+    """How often numbers leave the jitted program."""
+
+    interval_iterations: int = MISSING  # PPO iterations in one jitted chunk, which makes one line of metrics.jsonl
+
+
+@dataclass(kw_only=True)
+class CheckpointCfg:
+    """When training state is saved, and how much of it stays."""
+
+    every_s: float = MISSING  # seconds of wall time between checkpoints
+    keep: int = MISSING  # newest checkpoints that stay; the best one stays besides
+
+
+@dataclass(kw_only=True)
+class EvalCfg:
+    """Evaluations of the deterministic policy: a large one at the end of a training, small ones during it."""
+
+    episodes: int = MISSING  # fresh episodes at the end, one an env; 0: no evaluation there
+    video: bool = MISSING  # also render one episode
+    video_length_s: float = MISSING  # longest video, in seconds of simulated time
+    interval_steps: int | None = MISSING  # env steps of training between two that judge which checkpoint is best
+    interval_episodes: int = MISSING  # episodes of each of these, the same ones every time
+
+
+@dataclass(kw_only=True)
+class Config:
+    """Everything that a run depends on; a run directory's `config.yaml` is one of these, resolved."""
+
+    name: str = MISSING  # the task's name, first part of the run directory
+    init_from: str | None = MISSING  # run whose policy the training starts from; None: a fresh one
+    init_checkpoint: str = MISSING  # which one of that run: its step, `#<n>`, `best` or `latest`
+    seed: int | None = MISSING  # seed of every random stream; None draws one, and the frozen config holds it
+    runs_dir: str = MISSING  # folder of all run directories, relative to the working directory
+    task: ManagerBasedRlEnvCfg = MISSING
+    algo: PPOCfg = MISSING
+    physics: PhysicsCfg = MISSING
+    logger: LoggerCfg = MISSING
+    log: LogCfg = MISSING
+    checkpoint: CheckpointCfg = MISSING
+    eval: EvalCfg = MISSING

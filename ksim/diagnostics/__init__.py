@@ -1,0 +1,1 @@
+"""What went wrong, and where time goes: diverged envs, the managers' shares."""

@@ -1,0 +1,1 @@
+"""Episodes of the deterministic policy: numbers, video, plots, robustness, and which checkpoint is best."""

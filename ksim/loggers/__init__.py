@@ -1,0 +1,1 @@
+"""Where metrics and videos go besides the run directory."""

@@ -1,0 +1,1 @@
+"""A policy as a file: loaded, described, exported as ONNX."""

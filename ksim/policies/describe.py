@@ -1,0 +1,169 @@
+"""What a policy's user must know besides its weights: a checkpoint carries it, and an export hands it on.
+
+Plain JSON types after `ksim.store.files.jsonable`; infinities become null, that is "no bound". SI units throughout.
+"""
+
+import dataclasses
+import inspect
+from typing import Any
+
+import mujoco
+import numpy as np
+
+from ksim.config.values import parameters
+from ksim.envs.env import Env, Symmetry
+from ksim.envs.managers.call import parameter
+from ksim.envs.mirror import SignedPermutation
+from ksim.envs.scene import Scene
+from ksim.envs.terms import Term
+from ksim.mdp import observations
+from ksim.mdp.actions import JointAction
+from ksim.training.experiment import Experiment
+
+# What an actuator does with its target, by its kind of control: see `ksim.robots.actuators`.
+TORQUE_LAWS = {
+    "position": "clip(kp * (target - position) - kd * velocity, -torque_limit, torque_limit)",
+    "velocity": "clip(kd * (target - velocity), -torque_limit, torque_limit)",
+    "effort": "clip(target, -torque_limit, torque_limit)",
+}
+_ACTUATED_ONLY = (observations.actuator_force,)  # terms that look among the actuated joints alone
+
+
+def describe(experiment: Experiment) -> dict[str, Any]:
+    """Everything that rebuilds an experiment's networks, and everything that connects them to a robot.
+
+    Returns:
+        `task`, `seed`, `robot`; `step_dt` (seconds between two actions), `decimation` (physics steps in them) and
+        `simulation` (the physics' settings); `base`, `imu`, `joints`: the robot, the actuated joints first, in the
+        order of the controls; `actions`, in the order of the action's elements; `torque_laws`, by a joint's `control`;
+        `observations`: by group, the terms in the order of the vector; `commands`; `rewards`: names; `network`.
+    """
+    cfg, env = experiment.cfg, experiment.env
+    return {
+        "task": cfg.name,
+        "seed": cfg.seed,
+        "robot": env.scene.robot.name,
+        "step_dt": env.step_dt,
+        "decimation": cfg.task.decimation,
+        "simulation": dataclasses.asdict(cfg.task.sim),
+        "base": _base(env.scene),
+        "imu": _imu(env.scene),
+        "joints": _joints(env),
+        "actions": [_action(env.scene, env.actions.terms[name], a) for name, a in env.actions.actions.items()],
+        "torque_laws": TORQUE_LAWS,
+        "observations": {group: _observations(env, group) for group in env.observations.groups},
+        "commands": [_term(term) for term in env.commands.terms.values()],
+        "rewards": list(env.rewards.terms),
+        "network": {
+            "actor_hidden": list(cfg.algo.actor_hidden),
+            "critic_hidden": list(cfg.algo.critic_hidden),
+            "activation": cfg.algo.activation,
+            "symmetry": _symmetry(experiment.ppo.symmetry),
+        },
+    }
+
+
+def _base(scene: Scene) -> dict[str, Any] | None:
+    """The floating base and where it is in the home pose; None for a robot with a fixed base."""
+    adr = scene.base_qpos_adr
+    if adr is None:
+        return None
+    home = scene.home_qpos[adr : adr + 7]
+    return {"body": scene.robot.base_body, "home_pos": home[:3], "home_quat": home[3:]}
+
+
+def _imu(scene: Scene) -> dict[str, Any] | None:
+    """Where the IMU sits in the base's frame in the home pose: what it measures has to be turned by `quat` (wxyz)."""
+    if scene.robot.imu_site is None:
+        return None
+    data = mujoco.MjData(scene.model)
+    data.qpos = scene.home_qpos
+    mujoco.mj_kinematics(scene.model, data)
+    base, site = data.body(scene.robot.base_body), data.site(scene.robot.imu_site)
+    rotation = base.xmat.reshape(3, 3).T
+    quat = np.zeros(4)
+    mujoco.mju_mat2Quat(quat, (rotation @ site.xmat.reshape(3, 3)).ravel())
+    return {"site": scene.robot.imu_site, "pos": rotation @ (site.xpos - base.xpos), "quat": quat}
+
+
+def _joints(env: Env) -> list[dict[str, Any]]:
+    """The joints; those with a `control` are actuated."""
+    scene, robot = env.scene, env.scene.robot
+    joints = []
+    for j, name in enumerate(scene.joint_names):
+        joint = {"name": name, "home": scene.home_joint_pos[j]}
+        if j < scene.num_actuated:
+            joint |= {
+                "control": env.actions.control.get(name, "position"),
+                "kp": robot.kp_u[j],
+                "kd": robot.kd_u[j],
+                "torque_limit": robot.torque_limit_u[j],
+                "armature": robot.armature_u[j],
+            }
+        joints.append(joint)
+    return joints
+
+
+def _action(scene: Scene, term: Term, action: JointAction) -> dict[str, Any]:
+    """The joints of an action term and the map from its elements to their targets."""
+    values = {f.name.removesuffix("_a"): getattr(action, f.name) for f in dataclasses.fields(action)}
+    middle = "position" if action.relative else "offset"
+    return {
+        "name": term.name,
+        "law": f"target = clip({middle} + scale * action, lower, upper); all other joints: target = home",
+        **values,
+        "joints": [scene.joint_names[j] for j in action.joints_a],
+        **dataclasses.asdict(term.settings, dict_factory=_without_none),
+    }
+
+
+def _observations(env: Env, group: str) -> list[dict[str, Any]]:
+    """The terms of an observation group, concatenated in this order: each clipped, then scaled, then its history.
+
+    Delay, bias and noise are what a training adds; a robot has its own.
+    """
+    settings, terms = env.observations.groups[group].settings, env.observations.groups[group].terms
+    described = []
+    for term in terms.values():
+        changes = dataclasses.asdict(term.settings, dict_factory=_without_none)
+        if not settings.enable_corruption:
+            changes.pop("noise", None)
+            changes.pop("bias", None)
+        if settings.delay is not None:
+            changes["delay"] = dataclasses.asdict(settings.delay)
+        changes["history"] = env.observations.history(group, term)  # frames, the oldest first
+        described.append(
+            _term(term) | {"size": env.obs_sizes[group][term.name]} | _joints_of(env.scene, term) | changes
+        )
+    return described
+
+
+def _term(term: Term) -> dict[str, Any]:
+    """What a term is; without the parameters that a curriculum sets."""
+    return {
+        "name": term.name,
+        "description": " ".join((inspect.getdoc(term.func) or "").split("\n\n")[0].split()),
+        "function": f"{term.func.__module__}.{term.func.__qualname__}",
+        "parameters": {n: parameter(term, n) for n in parameters(term.func)[0] if n not in term.driven},
+    }
+
+
+def _joints_of(scene: Scene, term: Term) -> dict[str, Any]:
+    """The joints that a term's elements belong to, in their order."""
+    if "joints" not in parameters(term.func)[0]:
+        return {}
+    ids = scene.find_joints(parameter(term, "joints"), actuated=term.func in _ACTUATED_ONLY)
+    return {"joints": [scene.joint_names[j] for j in ids]}
+
+
+def _without_none(items: list[tuple[str, Any]]) -> dict[str, Any]:
+    return {name: value for name, value in items if value is not None}
+
+
+def _symmetry(symmetry: Symmetry | None) -> dict[str, Any] | None:
+    def plain(permutation: SignedPermutation) -> dict[str, Any]:
+        return {"index": permutation.index, "sign": permutation.sign}
+
+    if symmetry is None:
+        return None
+    return {"action": plain(symmetry.action), "obs": {group: plain(p) for group, p in symmetry.obs.items()}}

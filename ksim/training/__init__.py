@@ -1,0 +1,1 @@
+"""A training: from a config to its objects, the loop, resume and stop."""

@@ -1,0 +1,126 @@
+"""Evaluations during a training: they find the best checkpoint, and change nothing."""
+
+import shutil
+from dataclasses import replace
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from support.runs import CHUNK, SMALL, assert_same, assert_same_state, fresh
+
+from ksim import eval as ksim_eval
+from ksim.config.compose import compose, load_frozen
+from ksim.evaluation import evaluate as evaluation
+from ksim.policies.load import load_policy
+from ksim.store import checkpoint, metrics
+from ksim.store.run_dir import RunDir
+from ksim.training.experiment import build
+from ksim.training.loop import train
+from ksim.training.resume import resumed_config
+
+OFTEN = ("eval.interval_steps=128", "eval.interval_episodes=4", "checkpoint.keep=1")
+
+
+@pytest.fixture(scope="module")
+def judged(tmp_path_factory) -> RunDir:
+    """Six chunks, with an evaluation after each."""
+    return fresh(tmp_path_factory.mktemp("judged"), "runs", 6, *OFTEN, "algo.learning_rate=0.01")
+
+
+def scores(run: RunDir) -> dict[int, float]:
+    return {line["step"]: line["eval/return"] for line in metrics.read(run.metrics_path) if "eval/return" in line}
+
+
+def test_evaluating_often_changes_no_weight(tmp_path, judged):
+    never = fresh(tmp_path, "runs", 6, "eval.interval_steps=null", "algo.learning_rate=0.01")
+    assert_same_state(judged, never)
+    assert len(scores(judged)) == 6 and not scores(never)
+
+
+def test_the_best_checkpoint_stays_and_is_the_best(judged):
+    found = scores(judged)
+    best = max(found, key=lambda step: found[step])
+    assert len(set(found.values())) > 1  # else there is nothing to choose from
+    assert checkpoint.read_best(judged.checkpoints) == checkpoint.Best(best, found[best])
+    assert set(checkpoint.steps(judged.checkpoints)) == {best, 6 * CHUNK}
+    assert checkpoint.find(judged.checkpoints, "best", pytest.fail).name == str(best)
+
+
+def test_a_judgement_is_a_plain_evaluation_on_a_stream_of_its_own(judged):
+    experiment = build(load_frozen(judged.config_path))
+    best = checkpoint.read_best(judged.checkpoints)
+    policy, step = load_policy(judged, "best", experiment)
+    assert best is not None and step == best.step
+    again = evaluation.player(experiment, 4, experiment.cfg.seed, purpose="judge")(policy)
+    assert evaluation.summarize(again, experiment.env.step_dt)["return"] == best.score
+    other = evaluation.play(experiment, policy, 4, experiment.cfg.seed)
+    assert evaluation.summarize(other, experiment.env.step_dt)["return"] != best.score
+
+
+@pytest.mark.parametrize("lost", ["best.json", "best.json and the newest checkpoint"])
+def test_a_stopped_training_judges_on_as_if_it_had_not_stopped(tmp_path, judged, lost):
+    run = fresh(tmp_path, "runs", 3, *OFTEN, "algo.learning_rate=0.01", "checkpoint.every_s=1e-6", "checkpoint.keep=9")
+    (run.checkpoints / "best.json").unlink()
+    if "newest" in lost:
+        shutil.rmtree(run.checkpoints / str(3 * CHUNK))
+    train(resumed_config(run, [f"algo.total_steps={6 * CHUNK}", "checkpoint.keep=1"]), run, resume=True)
+    assert_same(run, judged)
+    assert checkpoint.read_best(run.checkpoints) == checkpoint.read_best(judged.checkpoints)
+    assert checkpoint.steps(run.checkpoints) == checkpoint.steps(judged.checkpoints)
+
+
+HARDER = (
+    "+task.curriculum.weight={_target_: ksim.mdp.curriculum.linear, sets: rewards.upright.weight, start: 2.0,"
+    " end: 1.0, num_steps: 32}",  # over after four of the six chunks of 8 steps
+)
+
+
+def test_an_evaluation_is_at_the_level_that_the_curricula_have_come_to(tmp_path, caplog):
+    """And stays there. A best of an easier level is no best: returns fall from 2 for a good second to 1."""
+    run = fresh(tmp_path, "runs", 6, *OFTEN, *HARDER, "algo.learning_rate=0.01")
+    lines = [line for line in metrics.read(run.metrics_path) if "eval/return" in line]
+    assert [line["eval/curriculum/weight"] for line in lines] == [1.75, 1.5, 1.25, 1.0, 1.0, 1.0]
+    for line in lines:
+        seconds = line["eval/episode_length_s"]
+        assert line["eval/reward/upright"] == pytest.approx(line["eval/curriculum/weight"], rel=0.1), seconds
+    last = {line["step"]: line["eval/return"] for line in lines[3:]}
+    best = checkpoint.read_best(run.checkpoints)
+    assert best == checkpoint.Best(max(last, key=lambda step: last[step]), max(last.values()))
+    assert max(scores(run).values()) > best.score
+    experiment = build(load_frozen(run.config_path))
+    policy, _ = load_policy(run, "best", experiment)
+    again = evaluation.player(experiment, 4, experiment.cfg.seed, purpose="judge")(policy)
+    assert evaluation.summarize(again, experiment.env.step_dt)["return"] == best.score
+    # A task of other curricula plays them from the beginning, and says so.
+    caplog.clear()
+    cfg = load_frozen(run.config_path)
+    cfg.task.curriculum["weight"] |= {"start": [2.0, 2.0], "end": [1.0, 1.0], "sets": None}
+    other = build(cfg)
+    assert load_policy(run, "best", other)[0]["curriculum"] is None and "other curricula" in caplog.text
+
+
+def test_the_first_episodes_of_an_evaluation_start_at_that_level():
+    """Carts are put where the curriculum says: it begins at 0 m, and has come to 0.7 m."""
+    start = "{_target_: ksim.mdp.curriculum.linear, sets: events.reset_cart.position_range, start: [0.0, 0.0],"
+    experiment = build(compose([*SMALL, f"+task.curriculum.start={start} end: [1.0, 1.0], num_steps: 10}}"]))
+    begun = experiment.env.curriculum.initial()
+    path = "task.curriculum.start"
+    come_to = begun | {path: replace(begun[path], value=jnp.array([0.7, 0.7]))}
+    for level, place in (({}, 0.0), (begun, 0.0), (come_to, 0.7)):
+        played = evaluation.play(experiment, experiment.policy_like() | {"curriculum": level}, 3, 0)
+        np.testing.assert_allclose(played.qpos_Tq[0, 0], place, atol=0.05)
+
+
+def test_a_stopped_training_with_a_curriculum_judges_on(tmp_path):
+    whole = fresh(tmp_path, "whole", 6, *OFTEN, *HARDER, "algo.learning_rate=0.01")
+    run = fresh(tmp_path, "runs", 5, *OFTEN, *HARDER, "algo.learning_rate=0.01", "checkpoint.every_s=1e-6")
+    (run.checkpoints / "best.json").unlink()
+    train(resumed_config(run, [f"algo.total_steps={6 * CHUNK}"]), run, resume=True)
+    assert_same(run, whole)
+    assert checkpoint.read_best(run.checkpoints) == checkpoint.read_best(whole.checkpoints)
+
+
+def test_the_best_one_can_be_evaluated(judged, capsys):
+    ksim_eval.main([f"run={judged.path}", "checkpoint=best", "episodes=2", "video=false"])
+    best = checkpoint.read_best(judged.checkpoints)
+    assert best is not None and f"checkpoint of step {best.step:,}" in capsys.readouterr().out
