@@ -27,6 +27,21 @@ SMALL = [
 ]
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _elsewhere(tmp_path_factory):
+    """Fixtures that modules share work in a folder of this session's: not near the runs and files of a user."""
+    before = os.getcwd()
+    os.chdir(tmp_path_factory.mktemp("cwd"))
+    yield
+    os.chdir(before)
+
+
+@pytest.fixture(autouse=True)
+def _own_working_directory(tmp_path, monkeypatch):
+    """A test works in a folder of its own."""
+    monkeypatch.chdir(tmp_path)
+
+
 @pytest.fixture(scope="module", autouse=True)
 def _forget_programs():
     """Compiled programs of one module are of no use to the next: together they would take gigabytes."""

@@ -113,6 +113,14 @@ def version_of(package: str) -> str | None:
         return None
 
 
+_STAMP_FORMAT = "%Y-%m-%d_%H-%M-%S"
+
+
 def stamp(when: datetime | None = None) -> str:
     """The name of a run directory: local time as YYYY-MM-DD_HH-MM-SS."""
-    return (when or datetime.fromtimestamp(time.time())).strftime("%Y-%m-%d_%H-%M-%S")
+    return (when or datetime.fromtimestamp(time.time())).strftime(_STAMP_FORMAT)
+
+
+def from_stamp(name: str) -> datetime:
+    """The local time that a `stamp` tells. Raises ValueError."""
+    return datetime.strptime(name, _STAMP_FORMAT)

@@ -56,10 +56,6 @@ class RunDir:
         return self.path / "checkpoints"
 
     @property
-    def videos(self) -> Path:
-        return self.path / "videos"
-
-    @property
     def plots(self) -> Path:
         return self.path / "plots"
 
@@ -83,17 +79,19 @@ class RunDir:
             self.path.parent.rmdir()
 
     def update_latest(self) -> None:
-        """Points the link `latest` beside this directory to it; where links cannot be made, only a log line.
+        """Points the link `latest` beside this directory to the newest run there, which need not be this one.
 
-        A job of a sweep has none: it is found by its overrides.
+        Where links cannot be made, that is only a log line. A job of a sweep has none: it is found by its overrides.
         """
         if not _STAMP.match(self.path.name):
             return
-        link = self.path.parent / "latest"
-        temp = self.path.parent / f".latest-{os.getpid()}-{self.path.name}"
+        folder = self.path.parent
+        link, temp = folder / "latest", folder / f".latest-{os.getpid()}-{self.path.name}"
         try:
-            os.symlink(self.path.name, temp, target_is_directory=True)
-            os.replace(temp, link)
+            # Another run may have begun between the look and the rename; whoever comes last sees both.
+            while (runs := list_runs(folder)) and _target(link) != runs[-1].name:
+                os.symlink(runs[-1].name, temp, target_is_directory=True)
+                os.replace(temp, link)
         except OSError as error:
             log.info("no link %s: %s", link, error)
             with contextlib.suppress(OSError):
@@ -175,26 +173,27 @@ def is_run_dir(path: Path) -> bool:
 
 
 def list_runs(task_dir: Path) -> list[Path]:
-    """The run directories in `<runs_dir>/<task>`, oldest first by their stamps."""
-    return sorted((path for path in _folders(task_dir) if is_run_dir(path)), key=_age)
+    """The run directories in `<runs_dir>/<task>`, in the order in which they were started."""
+    return sorted((path for path in _folders(task_dir) if is_run_dir(path)), key=_started)
 
 
 def open(spec: str | os.PathLike[str], runs_dir: str | os.PathLike[str] = "runs") -> RunDir:  # noqa: A001
     """The run directory that `spec` names, with links resolved.
 
     `spec` is a path (also one below `runs_dir`), `latest` (the newest run of all tasks; jobs of sweeps do not
-    count), or `<task>/latest`, `runs/<task>/latest`. Raises KsimError that lists the runs nearby if there is none.
+    count), or `<task>/latest`, `runs/<task>/latest`. The newest is the one that was started last: a resume makes no
+    run newer. Raises KsimError that lists the runs nearby if there is none.
     """
     root = Path(runs_dir).absolute()
     if str(spec) == "latest":
-        runs = sorted((run for task in _folders(root) for run in list_runs(task)), key=_age)
+        runs = sorted((run for task in _folders(root) for run in list_runs(task)), key=_started)
         if not runs:
             raise KsimError(f"no run in {root} yet")
         return RunDir(runs[-1].resolve())
     given = Path(spec).expanduser()
     for path in (given.absolute(), root / given):
-        if path.name == "latest" and not path.exists() and list_runs(path.parent):
-            return RunDir(list_runs(path.parent)[-1].resolve())  # no links here, or the newest was removed
+        if path.name == "latest" and (runs := list_runs(path.parent)):
+            return RunDir(runs[-1].resolve())  # the link may be missing, or point to a run that was removed
         if is_run_dir(path):
             return RunDir(path.resolve())
     raise KsimError(_not_found(given, root))
@@ -217,7 +216,7 @@ def _not_found(given: Path, root: Path) -> str:
         runs = [run for task in _folders(root) for run in list_runs(task)]
     if not runs:
         return f"{given} {what}; there is no run in {root} yet"
-    newest = [str(run) for run in sorted(runs, key=_age)[-5:]]
+    newest = [str(run) for run in sorted(runs, key=_started)[-5:]]
     return f"{given} {what}; the newest runs nearby: " + ", ".join(newest)
 
 
@@ -228,12 +227,28 @@ def _folders(path: Path) -> list[Path]:
         return []
 
 
-def _age(run: Path) -> tuple[str, int, str]:
-    """Sorts by the stamp in the name (a copy keeps it), by the config's time where a run was renamed."""
-    if match := _STAMP.match(run.name):
-        return match[1], int(match[2] or 0), run.name
+def _target(link: Path) -> str | None:
     try:
-        when = datetime.fromtimestamp((run / "config.yaml").stat().st_mtime)
+        return os.readlink(link)
     except OSError:
-        when = datetime.fromtimestamp(0)
-    return files.stamp(when), 0, run.name
+        return None
+
+
+def _started(run: Path) -> tuple[float, int, str]:
+    """Sorts by when runs were started; those of the same second by the number in their names.
+
+    The time is that of `status.json`, which no resume changes; names are in local time, which a clock that is put
+    back repeats. Where it is missing the name has to do, or the config's age in a directory that was renamed.
+    """
+    match = _STAMP.match(run.name)
+    number = int(match[2] or 0) if match else 0
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError, OverflowError):
+        when = datetime.fromisoformat(json.loads((run / "status.json").read_bytes())["started_at"])
+        return when.timestamp(), number, run.name
+    with contextlib.suppress(ValueError, OverflowError):
+        if match:
+            return files.from_stamp(match[1]).timestamp(), number, run.name
+    try:
+        return (run / "config.yaml").stat().st_mtime, number, run.name
+    except OSError:
+        return 0.0, number, run.name
