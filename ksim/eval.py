@@ -11,7 +11,7 @@ from rich.table import Table
 
 from ksim.config import compose, options
 from ksim.config.schema import Config
-from ksim.config.values import hint, listed
+from ksim.config.words import hint, listed
 from ksim.errors import ConfigError
 from ksim.evaluation.evaluate import evaluate_into, play, summarize
 from ksim.evaluation.robustness import DEFAULTS, perturbations

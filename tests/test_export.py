@@ -19,7 +19,8 @@ from support.untrained import untrained
 import ksim.policies.policy
 from ksim import export
 from ksim.config.compose import compose
-from ksim.config.schema import ACTIVATIONS
+from ksim.config.fields import limits_of
+from ksim.config.schema import PPOCfg
 from ksim.errors import KsimError
 from ksim.policies import onnx as onnx_graph
 from ksim.policies.describe import describe
@@ -90,7 +91,7 @@ def test_it_acts_as_the_policy_does(robot, runs, exported):
     np.testing.assert_allclose(session.run(["action"], {"obs": obs})[0], policy(obs), atol=1e-5)
 
 
-@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("activation", limits_of(PPOCfg, "activation").choices)
 def test_each_activation_is_the_same(activation):
     actor = MLP([3, 16, 16, 2], activation, last_scale=1.0, key=jax.random.key(0))
     normalizer = Normalizer(np.array([1.0, 0.0, -1.0]), np.array([4.0, 1.0, 0.0]), np.array(1.0))

@@ -29,7 +29,8 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException, ValidationError
 
 from ksim.config.schema import Config
-from ksim.config.values import choices, describe, hint, listed, shown
+from ksim.config.values import describe
+from ksim.config.words import choices, hint, listed, one_line, shown
 from ksim.errors import ConfigError, KsimError
 from ksim.store import checkpoint, run_dir
 from ksim.training.checks import check
@@ -240,7 +241,7 @@ def load_frozen(path: str | os.PathLike[str]) -> Config:
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror or error}") from error
     except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is not valid YAML: {_one_line(error)}") from error
+        raise ConfigError(f"{path} is not valid YAML: {one_line(error)}") from error
 
 
 def _typed(plain: dict[Any, Any]) -> Config:
@@ -294,7 +295,7 @@ def _explain(error: Exception, app: Hydra | None, overrides: Sequence[str]) -> s
     if app is not None and isinstance(error, MissingConfigException):
         return _explain_missing_file(error, app)
     if isinstance(error, yaml.YAMLError):
-        return f"not valid YAML: {_one_line(error)}"
+        return f"not valid YAML: {one_line(error)}"
     cause = next(
         (e for e in (error, error.__cause__, error.__context__) if isinstance(e, OmegaConfBaseException)), None
     )
@@ -305,7 +306,7 @@ def _explain(error: Exception, app: Hydra | None, overrides: Sequence[str]) -> s
     if isinstance(error, AssertionError) and "NoneType" in str(error):
         # OmegaConf only asserts where an override reaches into a mapping that is null; the schema has one.
         return "logger.wandb: is off, so nothing in it can be set; turn it on with logger=wandb"
-    text = _one_line(error)
+    text = one_line(error)
     if ambiguous := re.match(r"Ambiguous value for argument '(.*?)'", text):
         key, _, value = ambiguous[1].partition("=")
         return f"{ambiguous[1]} is a sweep; add -m to run one training a value (a list is written {key}=[{value}])"
@@ -320,7 +321,7 @@ def _explain_missing_file(error: MissingConfigException, app: Hydra) -> str:
     text = str(error)
     found = re.search(r"Could not (?:find|load) '([^']+)'", text)
     if found is None:
-        return _one_line(text.split("Config search path")[0].split("Search path")[0])
+        return one_line(text.split("Config search path")[0].split("Search path")[0])
     if found[1] == "hydra/sweeper/optuna":
         return "sweeper=optuna: needs the extra 'optuna'; install it with: pip install 'ksim[optuna]'"
     group, _, name = found[1].rpartition("/")
@@ -412,7 +413,3 @@ def _overridden_value(path: str, overrides: Sequence[str]) -> str:
 
 def _first_line(error: Exception) -> str:
     return str(error).strip().split("\n")[0]
-
-
-def _one_line(error: object) -> str:
-    return " ".join(str(error).split())

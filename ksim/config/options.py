@@ -9,7 +9,8 @@ from typing import Any, TypeVar
 
 import yaml
 
-from ksim.config.values import convert, hint, listed
+from ksim.config.values import convert
+from ksim.config.words import hint, listed
 from ksim.errors import ConfigError
 
 T = TypeVar("T")

@@ -12,25 +12,17 @@ from typing import Any
 
 from omegaconf import MISSING
 
-ENGINES = ("auto", "mjx", "mujoco")
-IMPLS = ("jax",)
-SCHEDULES = ("adaptive", "fixed")
-ACTIVATIONS = ("elu", "gelu", "relu", "silu", "swish", "tanh")
-SYMMETRIES = ("none", "augment", "equivariant")
-INTEGRATORS = ("euler", "implicit", "implicitfast", "rk4")
-SOLVERS = ("cg", "newton")
-CONES = ("elliptic", "pyramidal")
-WANDB_MODES = ("disabled", "offline", "online")
+from ksim.config.fields import setting
 
 
 @dataclass(kw_only=True)
 class SceneCfg:
     """What stands in the world: one articulated robot, the ground, and the sensors that terms read."""
 
-    num_envs: int  # parallel copies of the scene (E)
+    num_envs: int = setting(above=0)  # parallel copies of the scene (E)
     robot: str  # name of a folder in ksim/robots
     mjcf: str | None = None  # path of another MJCF with the same joints; None: the robot's own
-    terrain: str = "plane"  # the ground: "plane", or "none" for robots that bring or need no floor
+    terrain: str = setting("plane", choices=("plane", "none"))  # none: for robots that bring or need no floor
     sensors: dict[str, Any] = field(default_factory=dict)  # name -> sensor added to the model before it compiles
 
 
@@ -38,19 +30,20 @@ class SceneCfg:
 class SimCfg:
     """MuJoCo's solver settings; they are part of what is simulated and equal on every engine."""
 
-    timestep: float = 0.005  # length of one physics step, in seconds
-    integrator: str = "implicitfast"  # one of INTEGRATORS
-    solver: str = "newton"  # constraint solver, one of SOLVERS
+    timestep: float = setting(0.005, above=0)  # length of one physics step, in seconds
+    integrator: str = setting("implicitfast", choices=("euler", "implicit", "implicitfast", "rk4"))
+    solver: str = setting("newton", choices=("cg", "newton"))  # constraint solver
     # Caps: the solver stops where it has converged. Too low, and feet are kicked by contact forces that are not there.
-    iterations: int = 10  # largest number of solver iterations in a physics step
-    ls_iterations: int = 20  # largest number of line-search iterations in a solver iteration
-    cone: str = "pyramidal"  # friction cone, one of CONES
-    impratio: float = 1.0  # ratio of frictional to normal constraint impedance
-    gravity: list[float] | None = None  # in m/s^2; None: the MJCF's
+    iterations: int = setting(10, above=0)  # largest number of solver iterations in a physics step
+    ls_iterations: int = setting(20, above=0)  # largest number of line-search iterations in a solver iteration
+    cone: str = setting("pyramidal", choices=("elliptic", "pyramidal"))  # friction cone
+    impratio: float = setting(1.0, above=0)  # ratio of frictional to normal constraint impedance
+    gravity: list[float] | None = setting(None, length=3)  # in m/s^2; None: the MJCF's
     # Of the contacts of every geom, as MuJoCo means them; None: what the MJCF says, geom by geom.
-    contact_solref: list[float] | None = None  # time constant in seconds, and damping ratio
-    contact_solimp: list[float] | None = None  # impedance: lowest, highest, width in metres, midpoint, power
-    contact_margin: float | None = None  # distance at which contacts begin to be counted, in metres
+    contact_solref: list[float] | None = setting(None, length=2)  # time constant in seconds, and damping ratio
+    # Impedance: lowest, highest, width in metres, midpoint, power.
+    contact_solimp: list[float] | None = setting(None, length=5)
+    contact_margin: float | None = setting(None, at_least=0)  # distance at which contacts begin, in metres
     nan_guard: bool = True  # reset, count and dump envs whose state is non-finite or larger than 1e10
 
 
@@ -58,10 +51,10 @@ class SimCfg:
 class ViewerCfg:
     """The camera of videos and of the viewer, in the frame that follows the robot's base horizontally."""
 
-    position: list[float] = field(default_factory=lambda: [2.2, -2.2, 1.2])  # where the camera is, in metres
-    target: list[float] = field(default_factory=lambda: [0.0, 0.0, 0.6])  # the point it looks at, in metres
-    width: int = 640  # in pixels
-    height: int = 480  # in pixels
+    position: list[float] = setting([2.2, -2.2, 1.2], length=3)  # where the camera is, in metres
+    target: list[float] = setting([0.0, 0.0, 0.6], length=3)  # the point it looks at, in metres
+    width: int = setting(640, above=0)  # in pixels
+    height: int = setting(480, above=0)  # in pixels
 
 
 DEFAULT_EVENT = "reset_scene_to_default"
@@ -74,7 +67,7 @@ class ManagerBasedRlEnvCfg:
     The dictionaries map a term's name to ``{_target_: dotted.path, <settings and parameters>}``; null removes a term.
     """
 
-    decimation: int  # physics steps in one env step
+    decimation: int = setting(above=0)  # physics steps in one env step
     scene: SceneCfg
     observations: dict[str, Any] = field(default_factory=dict)  # group name -> ObservationGroupCfg with its terms
     actions: dict[str, Any] = field(default_factory=dict)  # concatenated in this order
@@ -87,7 +80,7 @@ class ManagerBasedRlEnvCfg:
     commands: dict[str, Any] = field(default_factory=dict)  # generators of the goals that observations and rewards read
     curriculum: dict[str, Any] = field(default_factory=dict)  # values that change during a training
     metrics: dict[str, Any] = field(default_factory=dict)  # logged, not optimized
-    episode_length_s: float = 0.0  # time limit of an episode, in seconds; 0: none
+    episode_length_s: float = setting(0.0, at_least=0)  # time limit of an episode, in seconds; 0: none
     is_finite_horizon: bool = False  # true: the time limit is part of the task, so the learner does not bootstrap there
     scale_rewards_by_dt: bool = True  # multiply each reward by the env step's length, so weights are rates per second
     seed: int | None = None  # None: one is drawn and written back here
@@ -106,30 +99,32 @@ class ManagerBasedRlEnvCfg:
 class PPOCfg:
     """Proximal policy optimization. E, B, D, T are the glossary's dimension names."""
 
-    num_envs: int = MISSING  # parallel environments (E)
-    num_env_states_per_minibatch: int = MISSING  # env states in a minibatch (B), one gradient step each
-    num_minibatches: int = MISSING  # minibatches in a dataset; dataset D = B * num_minibatches
-    num_learning_epochs: int = MISSING  # full passes over each dataset
-    total_steps: int = MISSING  # env states to train on, over all envs; rounded up to whole iterations
-    gamma: float = MISSING  # discount of one env step, in (0, 1]
-    lam: float = MISSING  # GAE's lambda, in [0, 1]
-    clip: float = MISSING  # largest change of the probability ratio that is still rewarded
-    value_coef: float = MISSING  # weight of the value loss
-    entropy_coef: float = MISSING  # weight of the entropy bonus
-    learning_rate: float = MISSING  # Adam's step size; the first one where the schedule is adaptive
-    schedule: str = MISSING  # one of SCHEDULES; adaptive: the learning rate follows the measured KL divergence
-    desired_kl: float = MISSING  # KL divergence of an update that the adaptive schedule aims at, in nats
+    num_envs: int = setting(MISSING, above=0)  # parallel environments (E)
+    num_env_states_per_minibatch: int = setting(MISSING, above=0)  # env states of one gradient step (B)
+    num_minibatches: int = setting(MISSING, above=0)  # minibatches in a dataset; dataset D = B * num_minibatches
+    num_learning_epochs: int = setting(MISSING, above=0)  # full passes over each dataset
+    total_steps: int = setting(MISSING, above=0)  # env states to train on in all; rounded up to whole iterations
+    gamma: float = setting(MISSING, above=0, at_most=1)  # discount of one env step
+    lam: float = setting(MISSING, at_least=0, at_most=1)  # GAE's lambda
+    clip: float = setting(MISSING, above=0)  # largest change of the probability ratio that is still rewarded
+    value_coef: float = setting(MISSING, at_least=0)  # weight of the value loss
+    entropy_coef: float = setting(MISSING, at_least=0)  # weight of the entropy bonus
+    learning_rate: float = setting(MISSING, above=0)  # Adam's step size; the first one where the schedule is adaptive
+    # Adaptive: the learning rate follows the measured KL divergence.
+    schedule: str = setting(MISSING, choices=("adaptive", "fixed"))
+    desired_kl: float = setting(MISSING, above=0)  # KL divergence of an update that it aims at, in nats
     # The desired KL falls as 1 / (1 + steps / this), env steps: large updates first, fine ones later; None: constant.
     # It depends on the steps done, not on total_steps, so a resumed training may go on for longer.
-    desired_kl_decay_steps: float | None = MISSING
-    min_learning_rate: float = MISSING  # lower bound of the adaptive learning rate
-    max_learning_rate: float = MISSING  # upper bound of the adaptive learning rate
-    max_grad_norm: float = MISSING  # gradients are scaled down to this global norm
-    init_std: float = MISSING  # first standard deviation of every action, in action units
-    actor_hidden: list[int] = MISSING  # widths of the actor's hidden layers
-    critic_hidden: list[int] = MISSING  # widths of the critic's hidden layers
-    activation: str = MISSING  # one of ACTIVATIONS
-    symmetry: str = MISSING  # one of SYMMETRIES: what is made of the robot's left-right mirror map
+    desired_kl_decay_steps: float | None = setting(MISSING, above=0)
+    min_learning_rate: float = setting(MISSING, above=0)  # lower bound of the adaptive learning rate
+    max_learning_rate: float = setting(MISSING, above=0)  # upper bound of the adaptive learning rate
+    max_grad_norm: float = setting(MISSING, above=0)  # gradients are scaled down to this global norm
+    init_std: float = setting(MISSING, above=0)  # first standard deviation of every action, in action units
+    actor_hidden: list[int] = setting(MISSING, above=0)  # widths of the actor's hidden layers
+    critic_hidden: list[int] = setting(MISSING, above=0)  # widths of the critic's hidden layers
+    activation: str = setting(MISSING, choices=("elu", "gelu", "relu", "silu", "swish", "tanh"))
+    # What is made of the robot's left-right mirror map.
+    symmetry: str = setting(MISSING, choices=("none", "augment", "equivariant"))
 
     @property
     def dataset_size(self) -> int:
@@ -146,16 +141,17 @@ class PPOCfg:
 class PhysicsCfg:
     """How the physics is computed; it changes speed and rounding, not the task."""
 
-    engine: str = MISSING  # one of ENGINES; auto: mjx where JAX sees an accelerator, else mujoco
-    impl: str = MISSING  # implementation inside mjx, one of IMPLS
-    threads: int | None = MISSING  # threads of the mujoco engine; None: the CPUs that this process may use
+    # Auto: mjx where JAX sees an accelerator, else mujoco.
+    engine: str = setting(MISSING, choices=("auto", "mjx", "mujoco"))
+    # Threads of the mujoco engine; None: the CPUs that this process may use.
+    threads: int | None = setting(MISSING, above=0)
 
 
 @dataclass(kw_only=True)
 class WandbCfg:
     """Weights & Biases: resolved config, metrics and videos; a sweep becomes a group."""
 
-    mode: str = MISSING  # one of WANDB_MODES
+    mode: str = setting(MISSING, choices=("disabled", "offline", "online"))
     project: str = MISSING  # project that the run appears in
     entity: str | None = MISSING  # user or team; None: the account's default
     group: str | None = MISSING  # None: the sweep's folder in a sweep, else no group
@@ -173,26 +169,28 @@ class LoggerCfg:
 class LogCfg:
     """How often numbers leave the jitted program."""
 
-    interval_iterations: int = MISSING  # PPO iterations in one jitted chunk, which makes one line of metrics.jsonl
+    # Iterations in one jitted chunk, which makes one line of metrics.jsonl.
+    interval_iterations: int = setting(MISSING, above=0)
 
 
 @dataclass(kw_only=True)
 class CheckpointCfg:
     """When training state is saved, and how much of it stays."""
 
-    every_s: float = MISSING  # seconds of wall time between checkpoints
-    keep: int = MISSING  # newest checkpoints that stay; the best one stays besides
+    every_s: float = setting(MISSING, above=0)  # seconds of wall time between checkpoints
+    keep: int = setting(MISSING, above=0)  # newest checkpoints that stay; the best one stays besides
 
 
 @dataclass(kw_only=True)
 class EvalCfg:
     """Evaluations of the deterministic policy: a large one at the end of a training, small ones during it."""
 
-    episodes: int = MISSING  # fresh episodes at the end, one an env; 0: no evaluation there
+    episodes: int = setting(MISSING, at_least=0)  # fresh episodes at the end, one an env; 0: no evaluation there
     video: bool = MISSING  # also render one episode
-    video_length_s: float = MISSING  # longest video, in seconds of simulated time
-    interval_steps: int | None = MISSING  # env steps of training between two that judge which checkpoint is best
-    interval_episodes: int = MISSING  # episodes of each of these, the same ones every time
+    video_length_s: float = setting(MISSING, above=0)  # longest video, in seconds of simulated time
+    # Env steps of training between two that judge which checkpoint is best; None: there are none.
+    interval_steps: int | None = setting(MISSING, above=0)
+    interval_episodes: int = setting(MISSING, above=0)  # episodes of each of these, the same ones every time
 
 
 @dataclass(kw_only=True)
@@ -202,7 +200,8 @@ class Config:
     name: str = MISSING  # the task's name, first part of the run directory
     init_from: str | None = MISSING  # run whose policy the training starts from; None: a fresh one
     init_checkpoint: str = MISSING  # which one of that run: its step, `#<n>`, `best` or `latest`
-    seed: int | None = MISSING  # seed of every random stream; None draws one, and the frozen config holds it
+    # Seed of every random stream; None draws one, and the frozen config holds it.
+    seed: int | None = setting(MISSING, at_least=0)
     runs_dir: str = MISSING  # folder of all run directories, relative to the working directory
     task: ManagerBasedRlEnvCfg = MISSING
     algo: PPOCfg = MISSING

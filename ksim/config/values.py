@@ -7,10 +7,11 @@ import inspect
 import sys
 import types
 import typing
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from difflib import get_close_matches
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
+from ksim.config.fields import limits
+from ksim.config.words import choices, hint, shown
 from ksim.errors import ConfigError
 
 
@@ -54,7 +55,7 @@ def build(cls: type, given: Mapping[str, Any], path: str) -> Any:
         path: where `given` stands in the config, for messages.
 
     Raises:
-        ConfigError: for an unknown key, a missing field, a wrong type or a value that the class refuses.
+        ConfigError: for an unknown key, a missing field, a wrong type, or a value that its field or the class refuses.
     """
     fields = {f.name: f for f in dataclasses.fields(cls)}
     hints = typing.get_type_hints(cls)
@@ -65,8 +66,11 @@ def build(cls: type, given: Mapping[str, Any], path: str) -> Any:
         is_required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
         if is_required and name not in given:
             raise ConfigError(f"{path}: '{name}' is missing")
+    values = {key: convert(value, hints[key], f"{path}.{key}") for key, value in given.items()}
+    for key, value in values.items():
+        limits(fields[key]).check(value, f"{path}.{key}")
     try:
-        return cls(**{key: convert(value, hints[key], f"{path}.{key}") for key, value in given.items()})
+        return cls(**values)
     except ValueError as error:
         raise ConfigError(f"{path}: {error}") from error
 
@@ -156,25 +160,3 @@ def describe(expected: Any) -> str:
     if kind in (list, tuple, Sequence):
         return f"a list of {_PLAIN[args[0]].removeprefix('a ')}s" if args and args[0] in _PLAIN else "a list"
     return "a mapping"
-
-
-def hint(name: str, known: Iterable[str]) -> str:
-    """ " (did you mean 'upright'?)", or nothing where no known name is near."""
-    close = get_close_matches(name, list(known), n=1)
-    return f" (did you mean '{close[0]}'?)" if close else ""
-
-
-def choices(names: Iterable[str]) -> str:
-    """ " (there are 'a', 'b')"."""
-    return f" (there are {listed(names)})" if names else " (there are none)"
-
-
-def listed(names: Iterable[str]) -> str:
-    """Names in quotes, with commas."""
-    return ", ".join(f"'{n}'" for n in names)
-
-
-def shown(value: Any) -> str:
-    """A value as a message shows it, shortened."""
-    text = repr(list(value) if isinstance(value, tuple) else value)
-    return text if len(text) <= 60 else text[:57] + "..."

@@ -8,7 +8,7 @@ import mujoco
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from ksim.config.values import choices, hint
+from ksim.config.words import choices, hint
 from ksim.envs.contacts import Contacts
 from ksim.envs.math import rotate_inverse
 from ksim.envs.scene import ENCODER_BIAS, Scene

@@ -28,7 +28,8 @@ from typing import Any, Literal
 from equinox import EquinoxRuntimeError
 from jax.errors import JaxRuntimeError
 
-from ksim.config.values import build, choices, convert, hint, listed, parameters, shown
+from ksim.config.values import build, convert, parameters
+from ksim.config.words import choices, hint, in_words, listed, shown
 from ksim.errors import ConfigError, KsimError
 
 TARGET = "_target_"
@@ -341,7 +342,7 @@ def at(term: Term) -> Iterator[None]:
     except (EquinoxRuntimeError, JaxRuntimeError):
         raise  # not from tracing the term, but from running it on values
     except Exception as error:  # a user's term may raise anything
-        raise ConfigError(f"{term.path}: {_line_of(error, term.func)}{_in_words(error)}") from error
+        raise ConfigError(f"{term.path}: {_line_of(error, term.func)}{in_words(error)}") from error
 
 
 def _line_of(error: Exception, func: Callable[..., Any]) -> str:
@@ -353,11 +354,6 @@ def _line_of(error: Exception, func: Callable[..., Any]) -> str:
             path = Path(frame.f_code.co_filename)
             return f"{path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path}:{line}: "
     return ""
-
-
-def _in_words(error: Exception) -> str:
-    """An error's type and text, in one line."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())}".removesuffix(": ")
 
 
 def locate(target: Any, path: str) -> Callable[..., Any]:
@@ -402,7 +398,7 @@ def _import(module: str, path: str) -> types.ModuleType | None:
     except Exception as error:  # a user's module may raise anything
         if isinstance(error, ModuleNotFoundError) and error.name == module:
             return None
-        raise ConfigError(f"{path}: importing {module} failed: {_in_words(error)}") from error
+        raise ConfigError(f"{path}: importing {module} failed: {in_words(error)}") from error
 
 
 def _members(found: Any) -> list[str]:

@@ -126,9 +126,9 @@ MISTAKES = [
     ("algo.gamma=1.01", "algo.gamma: must be above 0 and at most 1, not 1.01"),
     ("algo.gamma=0", "algo.gamma: must be above 0 and at most 1, not 0.0"),
     ("algo.lam=-1", "algo.lam: must be from 0 to 1, not -1.0"),
-    ("algo.learning_rate=nan", "algo.learning_rate: must be above 0, not nan"),
+    ("algo.learning_rate=nan", "algo.learning_rate: must be above 0 and finite, not nan"),
     ("algo.init_std=-0.1", "algo.init_std: must be above 0, not -0.1"),
-    ("algo.actor_hidden=[0]", "algo.actor_hidden: must be above 0, not 0"),
+    ("algo.actor_hidden=[0]", "algo.actor_hidden[0]: must be above 0, not 0"),
     ("algo.max_learning_rate=2e-5", re.compile(r"algo\.learning_rate = .* is not between")),
     (
         "algo.schedule=adaptiv",
@@ -155,7 +155,7 @@ MISTAKES = [
         "task.terminations.low: a time-out needs task.episode_length_s above 0; set it, or task.terminations.low=null"
         " for episodes without a time limit",
     ),
-    ("task.sim.contact_solref=[0.02]", "task.sim.contact_solref: must be a list of 2 numbers, or null for the MJCF's"),
+    ("task.sim.contact_solref=[0.02]", "task.sim.contact_solref: must be a list of 2 numbers, not of 1"),
     ("task.sim.contact_margin=-0.1", "task.sim.contact_margin: must be 0 or more, not -0.1"),
     (
         "+task.curriculum.still={_target_:ksim.mdp.curriculum.linear,sets:rewards.still.weight,start:0.0,end:1.0,"
@@ -164,7 +164,7 @@ MISTAKES = [
         " task.curriculum.still=null it counts",
     ),
     ("task.episode_length_s=-1", "task.episode_length_s: must be 0 or more, not -1.0"),
-    ("task.viewer.position=[1,2]", "task.viewer.position: must be a list of 3 numbers"),
+    ("task.viewer.position=[1,2]", "task.viewer.position: must be a list of 3 numbers, not of 2"),
     ("task.observations.actor=null", "task.observations: the group 'actor' is missing"),
     ("task.actions.legs=null", "task.actions: there is none, so there is nothing to learn"),
     ("task.scene.num_envs=3", re.compile(r"task\.scene\.num_envs = 3 differs from algo\.num_envs = \d+; set algo\.")),

@@ -9,7 +9,7 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
-from ksim.config.values import hint, listed
+from ksim.config.words import hint, listed
 from ksim.envs.api.manager_based import ManagerBasedRlEnv
 from ksim.errors import ConfigError, KsimError
 from ksim.physics.base import float_dtype

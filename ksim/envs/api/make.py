@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 import jax
 
 from ksim.config.compose import compose
-from ksim.config.values import hint, listed
+from ksim.config.words import hint, listed
 from ksim.envs.api.manager_based import ManagerBasedRlEnv
 from ksim.envs.env import Env, make_env
 from ksim.errors import ConfigError

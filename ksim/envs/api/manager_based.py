@@ -12,8 +12,9 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 from numpy.typing import ArrayLike
 
-from ksim.config.schema import ENGINES, ManagerBasedRlEnvCfg
-from ksim.config.values import hint, listed
+from ksim.config.fields import limits_of
+from ksim.config.schema import ManagerBasedRlEnvCfg, PhysicsCfg
+from ksim.config.words import hint, listed
 from ksim.envs.env import Env, make_env
 from ksim.envs.log import summarize
 from ksim.envs.state import EnvState, Obs, StepOutput
@@ -89,8 +90,7 @@ class ManagerBasedRlEnv:
         if render_mode not in RENDER_MODES:
             raise ConfigError(f"render_mode: there is no {render_mode!r}; there are None and 'rgb_array'")
         engine = kwargs.get("engine", "auto")
-        if engine not in ENGINES:
-            raise ConfigError(f"engine: there is no {engine!r}{hint(engine, ENGINES)}; there are {listed(ENGINES)}")
+        limits_of(PhysicsCfg, "engine").check(engine, "engine")
         jax_setup.prepare(engine)
         self.cfg = cfg
         cfg.seed = self.seed(-1 if cfg.seed is None else cfg.seed)

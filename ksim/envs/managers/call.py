@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
-from ksim.config.values import shown
+from ksim.config.words import shown
 from ksim.envs.context import Context
 from ksim.envs.terms import Term, at, construct
 from ksim.envs.tree import strong

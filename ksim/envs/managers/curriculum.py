@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from ksim.config.values import choices, hint
+from ksim.config.words import choices, hint
 from ksim.envs.terms import Term, at, construct
 from ksim.envs.tree import strong
 from ksim.errors import ConfigError

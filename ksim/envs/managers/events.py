@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int, PRNGKeyArray
 
-from ksim.config.values import hint, shown
+from ksim.config.words import hint, shown
 from ksim.envs.context import Context
 from ksim.envs.managers.call import as_array, call
 from ksim.envs.managers.timers import draw_steps
