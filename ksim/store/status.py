@@ -68,7 +68,7 @@ class StatusFile:
     before. A status that cannot be written (full disk) is logged and ends nothing.
     """
 
-    def __init__(self, path: Path, step: int = 0) -> None:
+    def __init__(self, path: Path) -> None:
         self.path = path
         try:
             before = read(path)
@@ -78,7 +78,7 @@ class StatusFile:
         time = files.now()
         self.status = Status(
             state="running",
-            step=step,
+            step=before.step if before else 0,  # until the checkpoint is read that a resume goes on from
             started_at=before.started_at if before else time,
             resumed_at=time if before else None,
             updated_at=time,

@@ -90,7 +90,10 @@ class Preemption(StopRequest):
     def _handle(self, signum: int, frame: FrameType | None) -> None:
         if self.signum != self.requeue_signal:
             self.signum = signum
-        log.info("%s: saving after this chunk", signal.Signals(signum).name)
+        if self._answer is not None:
+            self._answer()
+        else:
+            log.info("%s: saving after this chunk", signal.Signals(signum).name)
 
 
 def completed(run: RunDir) -> bool:

@@ -78,29 +78,39 @@ def _train(cfg: Config, run_dir: RunDir, status: StatusFile, resume: bool, stop:
     try:
         with metrics_file.MetricsWriter(run_dir.metrics_path) as writer:
             state = _loop(experiment, run_dir, status, writer, logger, resume, stop)
-        plot_training(metrics_file.read(run_dir.metrics_path), run_dir.plots)
-        if not cfg.eval.episodes:
-            return None
-        step = status.status.step
-        log.info("playing %d episodes of the deterministic policy ...", cfg.eval.episodes)
-        result = evaluate_into(
-            run_dir.eval / "final",
-            experiment,
-            trained(state),
-            episodes=cfg.eval.episodes,
-            seed=cfg.seed,
-            video=cfg.eval.video,
-            about={"step": step, "overrides": []},
-            replace=True,
-        )
-        logger.log({f"final/{name}": value for name, value in result.summary.items()}, step)
-        if result.video is not None:
-            logger.log_video("video", result.video, step)
-        log.info("deterministic policy: %s", sentence(result.summary))
-        log.info("numbers, plots%s: %s", " and a video" if result.video else "", result.folder)
-        return result.summary["return"]
+        with stop.at_once(status, run_dir):
+            return _finish(experiment, run_dir, status, logger, state)
     finally:
         logger.finish()
+
+
+def _finish(
+    experiment: Experiment, run_dir: RunDir, status: StatusFile, logger: Logger, state: TrainState
+) -> float | None:
+    """Plots of the training, and the final evaluation; its mean return."""
+    cfg = experiment.cfg
+    assert cfg.seed is not None  # the config is checked
+    plot_training(metrics_file.read(run_dir.metrics_path), run_dir.plots)
+    if not cfg.eval.episodes:
+        return None
+    step = status.status.step
+    log.info("playing %d episodes of the deterministic policy ...", cfg.eval.episodes)
+    result = evaluate_into(
+        run_dir.eval / "final",
+        experiment,
+        trained(state),
+        episodes=cfg.eval.episodes,
+        seed=cfg.seed,
+        video=cfg.eval.video,
+        about={"step": step, "overrides": []},
+        replace=True,
+    )
+    logger.log({f"final/{name}": value for name, value in result.summary.items()}, step)
+    if result.video is not None:
+        logger.log_video("video", result.video, step)
+    log.info("deterministic policy: %s", sentence(result.summary))
+    log.info("numbers, plots%s: %s", " and a video" if result.video else "", result.folder)
+    return result.summary["return"]
 
 
 def _loop(
@@ -124,6 +134,7 @@ def _loop(
     state, step = _restore(experiment, run_dir) if resume else (None, 0)
     if state is None:
         state = first_state(experiment)
+    status.update(step)
     writer.truncate_after(step)
     if resume:
         judge.recall(metrics_file.read(run_dir.metrics_path))
@@ -133,9 +144,10 @@ def _loop(
     num_kept = int(state.env_state.offenders.count)  # a resume has them on disk
     told: set[str] = set()
     with stop, Progress(total_steps) as progress:
-        compiling = time.monotonic()
-        chunk = chunk.lower(state).compile()  # apart from the first chunk, whose speed is then true
-        log.info("compiled the training in %.0f s", time.monotonic() - compiling)
+        if step < total_steps:
+            compiling = time.monotonic()
+            chunk = chunk.lower(state).compile()  # apart from the first chunk, whose speed is then true
+            log.info("compiled the training in %.0f s", time.monotonic() - compiling)
         while step < total_steps:
             before = time.monotonic()
             state, sums = chunk(state)

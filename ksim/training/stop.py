@@ -1,7 +1,9 @@
 """Signals to a training: Ctrl-C and SIGTERM stop it after its chunk; a cluster job asks for something else."""
 
+import contextlib
 import logging
 import signal
+from collections.abc import Callable, Iterator
 from types import FrameType, TracebackType
 from typing import Any, ClassVar, Self
 
@@ -25,6 +27,7 @@ class StopRequest:
     def __init__(self) -> None:
         self.signum: int | None = None
         self._before: dict[int, Any] = {}
+        self._answer: Callable[[], None] | None = None  # instead of a note, where nothing is left to save
 
     @property
     def exit_code(self) -> int:
@@ -40,6 +43,24 @@ class StopRequest:
         status.end("interrupted", step)
         log.info("stopped at %s steps; go on with: python -m ksim.run resume=%s", f"{step:,}", run_dir.path)
         raise SystemExit(self.exit_code)
+
+    @contextlib.contextmanager
+    def at_once(self, status: StatusFile, run_dir: RunDir) -> Iterator[None]:
+        """Where nothing is left to save, as in the final evaluation: a signal is answered when it comes.
+
+        One that came too late for the training to answer it is answered now.
+
+        Raises:
+            SystemExit: as `saved`.
+        """
+        with self:
+            self._answer = lambda: self.saved(status, run_dir, status.status.step)
+            try:
+                if self.signum is not None:
+                    self._answer()
+                yield
+            finally:
+                self._answer = None
 
     def __enter__(self) -> Self:
         try:
@@ -58,4 +79,7 @@ class StopRequest:
         if self.signum is not None:
             raise SystemExit(self.exit_code)
         self.signum = signum
-        log.info("%s: stopping after this chunk; once more stops at once", signal.Signals(signum).name)
+        if self._answer is not None:
+            self._answer()
+        else:
+            log.info("%s: stopping after this chunk; once more stops at once", signal.Signals(signum).name)

@@ -16,6 +16,7 @@ from ksim.store.run_dir import RunDir
 from ksim.store.status import StatusFile
 from ksim.sweep import job as jobs
 from ksim.sweep.job import Job, Preemption
+from ksim.training.stop import StopRequest
 
 
 @pytest.fixture
@@ -135,6 +136,48 @@ def test_where_slurm_requeues_by_itself_the_training_goes_on_until_it_is_killed(
             assert status.read(run.status_path).state == "preempted"
     finally:
         signal.signal(Preemption.requeue_signal, before)
+
+
+def test_sigterm_while_nothing_is_left_to_save(tmp_path):
+    """As in the final evaluation, which goes on: Slurm may take the job away in any moment, or not at all."""
+    run = RunDir(tmp_path)
+    with StatusFile(run.status_path) as current:
+        current.update(256)
+        with (stop := Preemption()).at_once(current, run):
+            os.kill(os.getpid(), signal.SIGTERM)
+            found = status.read(run.status_path)
+            assert found is not None and (found.state, found.step, found.ended_at) == ("preempted", 256, None)
+            assert stop.signum is None
+    assert status.read(run.status_path).state == "completed"
+
+
+@pytest.mark.parametrize("is_late", [False, True])
+def test_submitits_signal_while_nothing_is_left_to_save(tmp_path, requeued, is_late):
+    """Also one that came in the last chunk of the training."""
+    run = RunDir(tmp_path)
+    stop = Preemption()
+    with pytest.raises(SystemExit), StatusFile(run.status_path) as current:
+        current.update(256)
+        with stop if is_late else stop.at_once(current, run):
+            os.kill(os.getpid(), Preemption.requeue_signal)
+        with stop.at_once(current, run):
+            pytest.fail("it went on")
+    assert requeued == [Preemption.requeue_signal]
+    found = status.read(run.status_path)
+    assert found is not None and (found.state, found.step) == ("preempted", 256)
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_while_nothing_is_left_to_save(tmp_path, signum, caplog):
+    run = RunDir(tmp_path)
+    with pytest.raises(SystemExit) as stopped, StatusFile(run.status_path) as current:
+        current.update(256)
+        with StopRequest().at_once(current, run):
+            os.kill(os.getpid(), signum)
+            pytest.fail("it went on")
+    assert stopped.value.code == 128 + signum
+    found = status.read(run.status_path)
+    assert found is not None and (found.state, found.step) == ("interrupted", 256)
 
 
 def test_the_handlers_before_come_back(requeued):

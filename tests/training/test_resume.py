@@ -13,6 +13,7 @@ import pytest
 from support.runs import CHUNK, SMALL, assert_same, final_state, fresh, lines_without_time
 
 from ksim.errors import ConfigError, KsimError
+from ksim.report import runs
 from ksim.store import checkpoint, metrics, run_dir, status
 from ksim.store.run_dir import RunDir
 from ksim.training.loop import train
@@ -41,6 +42,31 @@ def test_training_2n_equals_n_then_n(tmp_path, undisturbed):
     assert_same(run, undisturbed)
     assert status.read(run.status_path).state == "completed"
     assert "resumes" in json.loads(run.provenance_path.read_text())
+
+
+def test_a_resume_with_nothing_left_to_train_keeps_its_step(tmp_path):
+    """It plays the final evaluation again, and the report counts that."""
+    run = fresh(tmp_path, "runs", 2, "eval.episodes=2", "eval.video=false")
+    run.status_path.unlink()  # then the checkpoint alone knows the step
+    train(resumed_config(run, ["eval.episodes=3"]), run, resume=True)
+    found = status.read(run.status_path)
+    assert found is not None and (found.state, found.step) == ("completed", 2 * CHUNK)
+    reported = runs.read(run.path)
+    assert reported.evaluation["episodes"] == 3 and not reported.remarks
+
+
+def test_a_signal_in_the_final_evaluation_ends_it_and_nothing_is_lost(tmp_path, monkeypatch):
+    def interrupted(*_args, **_kwargs):
+        os.kill(os.getpid(), signal.SIGTERM)
+        pytest.fail("it went on")
+
+    monkeypatch.setattr("ksim.training.loop.evaluate_into", interrupted)
+    with pytest.raises(SystemExit) as stopped:
+        fresh(tmp_path, "runs", 2, "eval.episodes=2", "eval.video=false")
+    assert stopped.value.code == 143
+    run = run_dir.open("latest", tmp_path / "runs")
+    found = status.read(run.status_path)
+    assert found is not None and (found.state, found.step) == ("interrupted", 2 * CHUNK)
 
 
 REMEMBERING = """
