@@ -304,8 +304,8 @@ def _explain(error: Exception, app: Hydra | None, overrides: Sequence[str]) -> s
     if cause is not None:
         return _explain_node(cause, overrides) + where
     if isinstance(error, AssertionError) and "NoneType" in str(error):
-        # OmegaConf only asserts where an override reaches into a mapping that is null; the schema has one.
-        return "logger.wandb: is off, so nothing in it can be set; turn it on with logger=wandb"
+        # OmegaConf only asserts where an override reaches into a mapping that is null.
+        return "an override sets something in what is null, so it can do nothing"
     text = one_line(error)
     if ambiguous := re.match(r"Ambiguous value for argument '(.*?)'", text):
         key, _, value = ambiguous[1].partition("=")
@@ -363,6 +363,8 @@ def _unknown_key(path: str, known: Iterable[str]) -> str:
             near = f" (did you mean '{elsewhere[0]}'?)" if elsewhere else ""
             return f"{path}: no such key{near or choices(names)}"
         return f"{path}: no such key{hint(name, names) or choices(names)}"
+    if parent == "logger" and not hint(name, known):
+        return f"{path}: is off, so nothing in it can be set; turn it on with logger={name}"
     add = f"; to add it, write +{path}=..." if parent.startswith("task.") else ""
     return f"{path}: no such key{hint(name, known)}{add}"
 

@@ -148,24 +148,6 @@ class PhysicsCfg:
 
 
 @dataclass(kw_only=True)
-class WandbCfg:
-    """Weights & Biases: resolved config, metrics and videos; a sweep becomes a group."""
-
-    mode: str = setting(MISSING, choices=("disabled", "offline", "online"))
-    project: str = MISSING  # project that the run appears in
-    entity: str | None = MISSING  # user or team; None: the account's default
-    group: str | None = MISSING  # None: the sweep's folder in a sweep, else no group
-    tags: list[str] = MISSING  # labels of the run
-
-
-@dataclass(kw_only=True)
-class LoggerCfg:
-    """Where metrics go besides `metrics.jsonl`, which is always written."""
-
-    wandb: WandbCfg | None = MISSING  # None: nowhere else
-
-
-@dataclass(kw_only=True)
 class LogCfg:
     """How often numbers leave the jitted program."""
 
@@ -206,7 +188,8 @@ class Config:
     task: ManagerBasedRlEnvCfg = MISSING
     algo: PPOCfg = MISSING
     physics: PhysicsCfg = MISSING
-    logger: LoggerCfg = MISSING
+    # Where metrics go besides metrics.jsonl: name -> logger, None where it is off.
+    logger: dict[str, Any] = field(default_factory=dict)
     log: LogCfg = MISSING
     checkpoint: CheckpointCfg = MISSING
     eval: EvalCfg = MISSING

@@ -1,1 +1,1 @@
-"""Where metrics and videos go besides the run directory."""
+"""Where metrics and videos go besides the run directory: loggers, chosen in YAML by their `_target_`."""

@@ -1,12 +1,13 @@
-"""Where metrics and videos go besides the run directory: nowhere, or to wandb. Neither can end a training."""
+"""Weights & Biases."""
 
 import json
 import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
+from ksim.loggers.logger import RunInfo
 from ksim.store import files
 
 log = logging.getLogger(__name__)
@@ -15,75 +16,60 @@ Mode = Literal["online", "offline", "disabled"]
 _NOT_LOGGED_IN = "nobody is logged in to wandb on this machine: run `wandb login`, or set WANDB_API_KEY"
 
 
-class Logger(Protocol):
-    """A listener to a training. Its methods never raise."""
-
-    def log(self, metrics: Mapping[str, Any], step: int) -> None:
-        """Numbers at `step` env steps."""
-
-    def log_video(self, name: str, path: Path, step: int) -> None:
-        """An mp4 that was filmed at `step` env steps."""
-
-    def finish(self, exit_code: int = 0) -> None:
-        """The run is over; 0 for a success."""
-
-
-class LocalLogger:
-    """Listens to nothing: the files in the run directory are all there is."""
-
-    def log(self, metrics: Mapping[str, Any], step: int) -> None: ...
-
-    def log_video(self, name: str, path: Path, step: int) -> None: ...
-
-    def finish(self, exit_code: int = 0) -> None: ...
-
-
 class WandbLogger:
     """Sends to Weights & Biases; in `offline` mode into `<run_dir>/wandb`, for a later `wandb sync`.
 
-    The run's id is kept in `<run_dir>/wandb.json`, so that a resume goes on under it; `run_id` overrides it.
-    Where wandb fails (not logged in, no network), one warning is logged and the training goes on: an online
-    run that cannot start becomes an offline one, anything else is dropped.
+    The wandb run's id is kept in `<run_dir>/wandb.json`, so that a resume goes on under it. An online run that cannot
+    start (not logged in, no network) is warned of and becomes an offline one.
     """
 
     def __init__(
         self,
         *,
-        run_dir: Path,
+        run: RunInfo,
         mode: Mode = "online",
         project: str = "ksim",
         entity: str | None = None,
         group: str | None = None,
-        name: str | None = None,
         tags: Sequence[str] = (),
-        config: Mapping[str, Any] | None = None,
         run_id: str | None = None,
-        timeout_s: float = 60.0,  # for the start, and for the last upload at the end
+        timeout_s: float = 60.0,
     ) -> None:
+        """Start the wandb run, or go on with it.
+
+        Args:
+            run: what is logged: config, metrics and videos.
+            mode: `disabled` does nothing.
+            project: that the run appears in.
+            entity: user or team; None: the account's default.
+            group: of runs that belong together; a sweep's runs have its folder's name unless another is given.
+            tags: labels of the run.
+            run_id: wandb's own; None: the one before, or a new one.
+            timeout_s: seconds for the start, and for the last upload at the end.
+        """
         self.run_id: str | None = None
         self._run: Any = None
         self._last_step = 0
         if mode == "disabled":
             return
-        record = run_dir / "wandb.json"
-        before = _read(record)
-        self.run_id = run_id or before.get("id") or os.urandom(4).hex()
+        record = run.path / "wandb.json"
+        self.run_id = run_id or _read(record).get("id") or os.urandom(4).hex()
 
         def start(mode: Mode) -> Any:
-            import wandb
+            import wandb  # late: it takes a second, and only this logger needs it
 
             return wandb.init(
                 mode=mode,
                 id=self.run_id,
                 resume="allow" if mode == "online" else None,  # offline there is nobody to ask
                 reinit="create_new",  # several trainings in one process each have their own
-                dir=run_dir,
+                dir=run.path,
                 project=project,
                 entity=entity,
                 group=group,
-                name=name or run_dir.name,
+                name=run.name,
                 tags=list(tags),
-                config=files.jsonable(config or {}),
+                config=files.jsonable(run.config),
                 settings=wandb.Settings(
                     console="off",  # train.log has it, and wandb's capture breaks progress bars
                     quiet=True,
@@ -103,42 +89,32 @@ class WandbLogger:
             except Exception as error:
                 log.warning("wandb cannot be reached (%s); this run is logged offline (see `wandb sync`)", error)
                 mode = "offline"
-                self._guarded(_forget)
+                _forget()
         if self._run is None:
-            self._guarded(lambda: setattr(self, "_run", start(mode)))
-        if self._run is not None:
-            found = {"id": self.run_id, "project": project, "entity": entity, "group": group, "mode": mode}
-            self._guarded(lambda: files.write_atomic(record, files.json_bytes(found)))
+            self._run = start(mode)
+        found = {"id": self.run_id, "project": project, "entity": entity, "group": group, "mode": mode}
+        files.write_atomic(record, files.json_bytes(found))
 
     def log(self, metrics: Mapping[str, Any], step: int) -> None:
         """Numbers at `step` env steps; steps may not fall."""
         self._last_step = max(step, self._last_step)
-        self._guarded(lambda: self._run.log(dict(metrics), step=self._last_step))
+        self._send(dict(metrics), self._last_step)
 
     def log_video(self, name: str, path: Path, step: int) -> None:
         """An mp4 that was filmed at `step` env steps."""
+        if self._run is not None:
+            import wandb  # late: as above
 
-        def send() -> None:
-            import wandb
-
-            self._run.log({name: wandb.Video(str(path), format="mp4")}, step=max(step, self._last_step))
-
-        self._guarded(send)
+            self._send({name: wandb.Video(str(path), format="mp4")}, max(step, self._last_step))
 
     def finish(self, exit_code: int = 0) -> None:
         """Ends the wandb run; 0 for a success."""
-        self._guarded(lambda: self._run.finish(exit_code=exit_code))
-        self._run = None
+        if self._run is not None:
+            self._run.finish(exit_code=exit_code)
 
-    def _guarded(self, action: Callable[[], object]) -> None:
-        if self._run is None and self.run_id is None:
-            return
-        try:
-            action()
-        except Exception as error:
-            log.warning("wandb failed and is left out from here on: %s", error)
-            self._run = None
-            self.run_id = None
+    def _send(self, values: dict[str, Any], step: int) -> None:
+        if self._run is not None:
+            self._run.log(values, step=step)
 
 
 def is_logged_in() -> bool | None:

@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from ksim.config import compose
 from ksim.config.compose import Loader
 from ksim.errors import ConfigError
+from ksim.loggers import build as loggers
 from ksim.store import run_dir
 
 # What the whole sweep has one of; Hydra itself refuses to sweep over `hydra.*`.
@@ -56,6 +57,7 @@ def check_sweep(load: Loader, cfg: DictConfig, overrides: Sequence[Override]) ->
         try:
             composed = load(job)
             config = compose.to_config(composed)
+            loggers.check(config.logger)
         except ConfigError as error:
             raise ConfigError(f"{error} [in the job {' '.join(job)}]") from error
         OmegaConf.copy_cache(cfg, composed)  # the same time of day

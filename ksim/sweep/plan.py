@@ -122,8 +122,9 @@ def _plan_one(
     with _as_hydras(job):
         run = RunDir(Path(str(job.hydra.sweep.dir)).absolute() / str(job.hydra.sweep.subdir))
         config = compose.to_config(job)
-        if config.logger.wandb is not None and config.logger.wandb.group is None:
-            config.logger.wandb.group = run.path.parent.name
+        for settings in config.logger.values():
+            if settings is not None and settings.get("group", "") is None:
+                settings["group"] = run.path.parent.name
         with read_write(job.hydra.runtime), open_dict(job.hydra.runtime):
             job.hydra.runtime.output_dir = str(run.path)
         given = [str(override) for override in job.hydra.overrides.task]

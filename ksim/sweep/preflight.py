@@ -20,6 +20,7 @@ from omegaconf import DictConfig
 from ksim.config import compose
 from ksim.config.schema import Config
 from ksim.errors import ConfigError, KsimError
+from ksim.loggers import build as loggers
 from ksim.store import run_dir as store
 from ksim.sweep.check import check_sweep, quoted
 from ksim.system.entry import entry, look_in_working_directory, report
@@ -82,6 +83,7 @@ def preflight(argv: Sequence[str]) -> list[str]:
             return [*argv, *check_sweep(load, cfg, overrides)]
         _refuse_cluster_without_sweep(cfg, argv)
         config = compose.to_config(cfg)
+        loggers.check(config.logger)
     return [*argv, _run_dir_override(config)]
 
 

@@ -5,19 +5,20 @@ import logging
 import time
 from collections.abc import Mapping
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 import equinox as eqx
 import jax
 
 from ksim.config.compose import freeze
-from ksim.config.schema import Config, WandbCfg
+from ksim.config.schema import Config
 from ksim.diagnostics import diverged as offenders
 from ksim.envs import table
 from ksim.envs.log import summarize
 from ksim.evaluation.best import Judge
 from ksim.evaluation.evaluate import evaluate_into, sentence
-from ksim.loggers.wandb import LocalLogger, Logger, Mode, WandbLogger
+from ksim.loggers import build as loggers
+from ksim.loggers.logger import Logger, RunInfo
 from ksim.policies.describe import describe
 from ksim.policies.load import initial_policy
 from ksim.rl import TrainState, init_train_state, train_chunk
@@ -74,14 +75,12 @@ def _train(cfg: Config, run_dir: RunDir, status: StatusFile, resume: bool, stop:
             "seed": cfg.seed,
         },
     )
-    logger = _logger(cfg, run_dir)
-    try:
+    about = RunInfo(run_dir.path, f"{cfg.name}/{run_dir.path.name}", dataclasses.asdict(cfg))
+    with loggers.build(cfg.logger, about) as logger:
         with metrics_file.MetricsWriter(run_dir.metrics_path) as writer:
             state = _loop(experiment, run_dir, status, writer, logger, resume, stop)
         with stop.at_once(status, run_dir):
             return _finish(experiment, run_dir, status, logger, state)
-    finally:
-        logger.finish()
 
 
 def _finish(
@@ -257,22 +256,6 @@ def _log_to_files(message: str, error: Exception) -> None:
     for handler in logging.getLogger().handlers:
         if isinstance(handler, logging.FileHandler):
             handler.handle(record)
-
-
-def _logger(cfg: Config, run_dir: RunDir) -> Logger:
-    wandb: WandbCfg | None = cfg.logger.wandb
-    if wandb is None:
-        return LocalLogger()
-    return WandbLogger(
-        run_dir=run_dir.path,
-        mode=cast(Mode, wandb.mode),  # the config is checked
-        project=wandb.project,
-        entity=wandb.entity,
-        group=wandb.group,
-        name=f"{cfg.name}/{run_dir.path.name}",
-        tags=wandb.tags,
-        config=dataclasses.asdict(cfg),
-    )
 
 
 def _keep_offenders(experiment: Experiment, state: TrainState, run_dir: RunDir, num_kept: int) -> int:

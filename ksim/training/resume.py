@@ -7,6 +7,7 @@ from typing import Any
 from ksim.config import compose
 from ksim.config.schema import Config
 from ksim.errors import ConfigError
+from ksim.loggers import build as loggers
 from ksim.store import run_dir
 from ksim.store.run_dir import RunDir
 from ksim.system.logs import logging_to
@@ -45,6 +46,7 @@ def resumed_config(run: RunDir, overrides: Sequence[str]) -> Config:
     """
     frozen = compose.load_frozen(run.config_path)
     cfg = compose.with_overrides(frozen, overrides)
+    loggers.check(cfg.logger)
     refused = {path: pair for path, pair in differences(frozen, cfg).items() if not path.startswith(_MAY_CHANGE)}
     if refused:
         listed = ", ".join(f"{path} ({before} -> {after})" for path, (before, after) in refused.items())

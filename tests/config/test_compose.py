@@ -47,9 +47,10 @@ def test_every_engine_composes(engine):
 
 
 def test_loggers_compose():
-    assert compose.compose(["logger=local"]).logger.wandb is None
-    wandb = compose.compose(["logger=wandb", "logger.wandb.mode=offline"]).logger.wandb
-    assert wandb is not None and wandb.mode == "offline"
+    assert compose.compose(["logger=local"]).logger == {}
+    assert compose.compose(["logger=wandb", "logger.wandb.mode=offline"]).logger["wandb"]["mode"] == "offline"
+    both = compose.compose(["logger=[tensorboard,wandb]", "logger.tensorboard.flush_s=1.0", "logger.wandb.tags=[a]"])
+    assert both.logger["tensorboard"]["flush_s"] == 1.0 and both.logger["wandb"]["tags"] == ["a"]
 
 
 def test_kbot_standing_is_the_default_task():
@@ -72,7 +73,7 @@ def test_a_null_seed_is_drawn_and_frozen(tmp_path):
 
 @pytest.mark.parametrize("task", TASKS)
 def test_a_frozen_config_is_the_same_config(task, tmp_path):
-    cfg = compose.compose([f"task={task}", "logger=wandb"])
+    cfg = compose.compose([f"task={task}", "logger=[wandb,tensorboard]"])
     (tmp_path / "config.yaml").write_text(freeze(cfg))
     assert load_frozen(tmp_path / "config.yaml") == cfg
     assert list(load_frozen(tmp_path / "config.yaml").task.rewards) == list(cfg.task.rewards)

@@ -23,7 +23,7 @@ def test_runs_that_differ_in_the_seed_alone_are_a_group(make_run):
     ("path", "value"),
     [
         ("runs_dir", "elsewhere"),
-        ("logger.wandb", {"mode": "offline"}),
+        ("logger.wandb", {"_target_": "ksim.loggers.wandb.WandbLogger"}),
         ("log.interval_iterations", 7),
         ("checkpoint.every_s", 1.0),
         ("eval.episodes", 3),
