@@ -1,7 +1,6 @@
 """Runs as their directories tell them, whatever of it is there: nothing that is missing or damaged ends a report."""
 
 import contextlib
-import json
 import math
 import os
 import re
@@ -15,7 +14,7 @@ import numpy as np
 import yaml
 
 from ksim.errors import ConfigError, KsimError
-from ksim.store import metrics, status
+from ksim.store import files, metrics, status
 from ksim.store.run_dir import RunDir
 from ksim.store.status import Status
 
@@ -157,9 +156,9 @@ def _walk(folder: Path, warn: Callable[[str], None]) -> Iterator[Path]:
     def unreadable(error: OSError) -> None:
         warn(f"{error.filename} cannot be read: {error.strerror}")
 
-    for place, folders, files in os.walk(folder, onerror=unreadable):
+    for place, folders, names in os.walk(folder, onerror=unreadable):
         path = Path(place)
-        if not _MARKS.isdisjoint([*folders, *files]) or ("config.yaml" in files and _is_config(path / "config.yaml")):
+        if not _MARKS.isdisjoint([*folders, *names]) or ("config.yaml" in names and _is_config(path / "config.yaml")):
             folders.clear()
             yield path
         folders[:] = [name for name in folders if not name.startswith(".")]
@@ -227,7 +226,7 @@ def _read_status(path: Path, begun: bool, remark: Callable[[str], None]) -> tupl
 def _read_evaluation(path: Path, step: int, expected: bool, remark: Callable[[str], None]) -> dict[str, float]:
     name = "eval/final/metrics.json"
     try:
-        found = json.loads(path.read_bytes())
+        found = files.parse_json(path.read_bytes())
         of, summary = found["step"], dict(found["summary"])
     except FileNotFoundError:
         if expected:
@@ -244,7 +243,7 @@ def _read_evaluation(path: Path, step: int, expected: bool, remark: Callable[[st
 
 def _read_commit(path: Path) -> str | None:
     with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
-        git = json.loads(path.read_bytes())["git"]["ksim"]
+        git = files.parse_json(path.read_bytes())["git"]["ksim"]
         return f"{git['commit'][:9]}{'+' if git['dirty'] else ''}"
     return None
 

@@ -23,7 +23,9 @@ from ksim.store.tree_file import PyTree, TreeError
 FORMAT = 1
 _MANIFEST = "manifest.json"
 _BEST = "best.json"
-_TREE_NAME = re.compile(r"^[A-Za-z][A-Za-z0-9_]*$")
+_MANIFEST_LIMIT = 16 * 2**20  # bytes; the one of a walking humanoid has some ten thousand
+_TREE_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*\Z")
+_FILE_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*\.npz\Z")
 
 
 class CheckpointError(KsimError):
@@ -141,20 +143,35 @@ def read_manifest(path: Path) -> Manifest:
     """The manifest of the checkpoint `path`. Raises CheckpointError where it is missing, damaged or too new."""
     file = path / _MANIFEST
     try:
-        found = json.loads(file.read_bytes())
+        found = files.parse_json(files.read_regular(file, _MANIFEST_LIMIT))
         checksum = found.pop("sha256")
         version = found["format"]
-        if isinstance(version, int) and version > FORMAT:
+        if type(version) is not int:
+            raise ValueError("it has no format")
+        if version > FORMAT:
             raise CheckpointError(f"{path} was written by a newer ksim (checkpoint format {version}, this is {FORMAT})")
         if checksum != _digest(found):
             raise ValueError("its checksum does not match")
-        return Manifest(**{name: found[name] for name in Manifest.__dataclass_fields__})
+        manifest = Manifest(**{name: found[name] for name in Manifest.__dataclass_fields__})
+        _check_fields(manifest)
+        return manifest
     except FileNotFoundError:
         raise CheckpointError(f"{file} is missing") from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         size = file.stat().st_size if file.exists() else 0
         why = error if size else "it is empty"
         raise CheckpointError(f"{file} is damaged: {why}") from None
+
+
+def _check_fields(manifest: Manifest) -> None:
+    """Raises ValueError where a manifest is none that `save` writes: a checksum says nothing of who wrote it."""
+    if type(manifest.step) is not int or manifest.step < 0 or not isinstance(manifest.meta, dict):
+        raise ValueError("it has no step or no description")
+    for name, entry in manifest.files.items():
+        if not _FILE_NAME.match(name):
+            raise ValueError(f"it names the file {name!r}, which is not <tree>.npz in the same folder")
+        if type(entry["bytes"]) is not int or not isinstance(entry["sha256"], str):
+            raise ValueError(f"what it says of {name} is no size and no checksum")
 
 
 def verify(path: Path) -> list[str]:
@@ -276,7 +293,7 @@ def write_best(folder: Path, best: Best | None) -> None:
 def read_best(folder: Path) -> Best | None:
     """The best checkpoint's step and score; None where none was judged. Raises CheckpointError if damaged."""
     try:
-        found = json.loads((folder / _BEST).read_bytes())
+        found = files.parse_json((folder / _BEST).read_bytes())
         score = found["score"]
         return Best(int(found["step"]), float("nan") if score is None else float(score))
     except FileNotFoundError:
@@ -297,18 +314,20 @@ def _check(path: Path, contents: dict[str, bytes], only: Collection[str] | None 
             continue
         file = path / name
         try:
-            data = file.read_bytes()
+            data = files.read_regular(file, limit=entry["bytes"])
         except FileNotFoundError:
             problems.append(f"{file} is missing")
             continue
         except OSError as error:
             problems.append(f"{file} cannot be read: {error.strerror}")
             continue
+        except ValueError as error:
+            problems.append(f"{file} is too long: {error}")
+            continue
         if not data and entry["bytes"]:
             problems.append(f"{file} is empty")
-        elif len(data) != entry["bytes"]:
-            what = "truncated" if len(data) < entry["bytes"] else "too long"
-            problems.append(f"{file} is {what} ({len(data)} bytes instead of {entry['bytes']})")
+        elif len(data) < entry["bytes"]:
+            problems.append(f"{file} is truncated ({len(data)} bytes instead of {entry['bytes']})")
         elif hashlib.sha256(data).hexdigest() != entry["sha256"]:
             problems.append(f"{file} is damaged (its checksum does not match)")
         elif name in contents:

@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from ksim.errors import KsimError
+from ksim.store import files
 
 log = logging.getLogger(__name__)
 
@@ -102,7 +103,7 @@ def _lines(path: Path, warn: Callable[[str], None] = log.warning) -> Iterator[tu
     start = 0
     while (stop := data.find(b"\n", start) + 1) > 0:
         try:
-            line = json.loads(data[start:stop])
+            line = files.parse_json(data[start:stop])
         except ValueError:
             line = None
         if not isinstance(line, dict):

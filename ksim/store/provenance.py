@@ -1,6 +1,5 @@
 """`provenance.json`: where a run came from. Nothing here can fail a run or start a JAX backend."""
 
-import json
 import logging
 import os
 import platform
@@ -51,7 +50,7 @@ def write(path: Path, extra: Mapping[str, Any] | None = None) -> None:
     """Collects and writes to `path`; what a resume finds there is kept, its own goes into the list `resumes`."""
     new = collect(extra)
     try:
-        before = json.loads(path.read_bytes())
+        before = files.parse_json(path.read_bytes())
         before.setdefault("resumes", []).append(new)
         new = before
     except (OSError, ValueError, AttributeError):

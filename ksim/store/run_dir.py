@@ -130,7 +130,7 @@ class RunDir:
 
 def _holder(lock: Path) -> str:
     try:
-        found = json.loads(lock.read_text())
+        found = files.parse_json(lock.read_bytes())
         return f"process {found['pid']} on {found['host']} (since {found['since']})"
     except (OSError, ValueError, KeyError, TypeError):
         return "another process"
@@ -243,7 +243,7 @@ def _started(run: Path) -> tuple[float, int, str]:
     match = _STAMP.match(run.name)
     number = int(match[2] or 0) if match else 0
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError, OverflowError):
-        when = datetime.fromisoformat(json.loads((run / "status.json").read_bytes())["started_at"])
+        when = datetime.fromisoformat(files.parse_json((run / "status.json").read_bytes())["started_at"])
         return when.timestamp(), number, run.name
     with contextlib.suppress(ValueError, OverflowError):
         if match:

@@ -1,6 +1,5 @@
 """`status.json`: how a run stands, for its user, for `report` and for the next process that resumes it."""
 
-import json
 import logging
 import os
 from dataclasses import asdict, dataclass, replace
@@ -44,7 +43,7 @@ class Status:
 def read(path: Path) -> Status | None:
     """The status in the file `path`; None where there is none. Raises KsimError where the file is damaged."""
     try:
-        found = json.loads(path.read_bytes())
+        found = files.parse_json(path.read_bytes())
         status = Status(**{name: found[name] for name in Status.__dataclass_fields__})
         if status.state not in get_args(State):
             raise ValueError(f"unknown state {status.state!r}")

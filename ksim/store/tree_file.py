@@ -9,6 +9,7 @@ Leaves that are no arrays or numbers (functions, strings) are not stored; a read
 
 import io
 import json
+import math
 import zipfile
 from typing import Any, TypeAlias
 
@@ -17,10 +18,14 @@ import jax.numpy as jnp
 import ml_dtypes  # noqa: F401  (teaches NumPy the names bfloat16, float8_..., int4)
 import numpy as np
 
+from ksim.store import files
+
 PyTree: TypeAlias = Any
 
 _INFO = "__ksim__"
 _NUMBERS: dict[str, type] = {"bool": bool, "int": int, "float": float, "complex": complex}
+_KINDS = "biufcU"  # of arrays: numbers, and the text of `_INFO`
+_HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
 
 class TreeError(ValueError):
@@ -44,7 +49,7 @@ def to_bytes(tree: PyTree) -> bytes:
             if array.dtype.isbuiltin == 2:  # a registered dtype, such as bfloat16
                 info["dtype"][name] = array.dtype.name
                 array = array.view(f"u{array.dtype.itemsize}")
-            if array.dtype.kind not in "biufcU":
+            if array.dtype.kind not in _KINDS:
                 raise TreeError(f"{name}: {array.dtype} cannot be stored")
             _put(archive, name, array)
         _put(archive, _INFO, np.array(json.dumps(info)))
@@ -54,22 +59,27 @@ def to_bytes(tree: PyTree) -> bytes:
 def arrays_from_bytes(data: bytes) -> dict[str, Any]:
     """The leaves by name as NumPy arrays (random keys as JAX's keys, Python numbers as such), no tree needed.
 
-    Raises TreeError where `data` is no such file.
+    Whatever `data` holds, no code of it is run, and what comes of it takes no more memory than `data`. Raises
+    TreeError where it is no such file.
     """
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            found = {}
-            for entry in archive.namelist():
-                with archive.open(entry) as stream:
-                    found[entry.removesuffix(".npy")] = np.lib.format.read_array(stream, allow_pickle=False)
-        info = json.loads(str(found.pop(_INFO)))
+            _check_entries(archive.infolist(), len(data))
+            found = {entry.removesuffix(".npy"): _array(archive.read(entry)) for entry in archive.namelist()}
+        info = files.parse_json(str(found.pop(_INFO)).encode())
         for name, dtype in info["dtype"].items():
-            found[name] = found[name].view(np.dtype(dtype))
+            found[name] = found[name].view(_registered(dtype))
         for name, impl in info["key"].items():
             found[name] = jax.random.wrap_key_data(jnp.array(found[name]), impl=impl)
         for name, kind in info["scalar"].items():
             found[name] = _NUMBERS[kind](found[name].item())
-    except (zipfile.BadZipFile, ValueError, KeyError, TypeError, AttributeError, EOFError, OSError) as error:
+    except (
+        *(zipfile.BadZipFile, ValueError, KeyError, TypeError, AttributeError, EOFError, OSError),
+        *(
+            NotImplementedError,
+            RuntimeError,
+        ),  # what zipfile raises for methods that it does not know, and for passwords
+    ) as error:
         raise TreeError(f"no readable tree file: {error}") from None
     return found
 
@@ -113,6 +123,40 @@ def _put(archive: zipfile.ZipFile, name: str, array: np.ndarray) -> None:
     # ZipInfo's fixed date keeps the bytes a function of the content.
     with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as stream:
         np.lib.format.write_array(stream, array, allow_pickle=False)
+
+
+def _check_entries(entries: list[zipfile.ZipInfo], size: int) -> None:
+    """Refuses what could unpack to more than the file: compressed entries, overlapping ones, and names twice."""
+    names = [entry.filename for entry in entries]
+    if len(set(names)) < len(names):
+        raise ValueError(f"it has two entries {max(names, key=names.count)!r}")
+    for entry in entries:
+        if entry.compress_type != zipfile.ZIP_STORED or entry.file_size != entry.compress_size:
+            raise ValueError(f"its entry {entry.filename!r} is compressed")
+    if sum(entry.file_size for entry in entries) > size:
+        raise ValueError("its entries are larger than the file")
+
+
+def _array(data: bytes) -> np.ndarray:
+    """The array in a `.npy`; NumPy's own reader would first take the memory that the header asks for."""
+    stream = io.BytesIO(data)
+    version = np.lib.format.read_magic(stream)
+    if version not in _HEADERS:
+        raise ValueError(f"a .npy of version {version} is none of ksim's")
+    shape, is_fortran, dtype = _HEADERS[version](stream)
+    if dtype.kind not in _KINDS:
+        raise ValueError(f"an array of {dtype} is none of ksim's")
+    if math.prod(shape) * dtype.itemsize != len(data) - stream.tell():
+        raise ValueError(f"{dtype}{list(shape)} does not fit into {len(data)} bytes")
+    array = np.frombuffer(bytearray(data[stream.tell() :]), dtype)  # a bytearray: writable
+    return array.reshape(shape, order="F" if is_fortran else "C")
+
+
+def _registered(name: str) -> np.dtype:
+    dtype = np.dtype(name)
+    if dtype.isbuiltin != 2:
+        raise ValueError(f"no type of an array is called {name!r}")
+    return dtype
 
 
 def _stored(leaf: Any) -> bool:

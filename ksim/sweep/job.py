@@ -1,6 +1,5 @@
 """One job of a sweep, wherever it runs: it goes on where its run directory stands."""
 
-import json
 import logging
 import os
 import signal
@@ -17,7 +16,7 @@ from submitit.core.utils import DelayedSubmission
 
 from ksim.config import compose
 from ksim.errors import KsimError
-from ksim.store import checkpoint
+from ksim.store import checkpoint, files
 from ksim.store import status as status_file
 from ksim.store.run_dir import RunDir, RunInUse
 from ksim.store.status import Status, StatusFile, describe
@@ -113,7 +112,7 @@ def status(run: RunDir) -> Status | None:
 def objective(run: RunDir) -> float | None:
     """What a search maximizes: the mean return of the final evaluation; None where there was none."""
     try:
-        return float(json.loads((run.eval / "final" / "metrics.json").read_bytes())["summary"]["return"])
+        return float(files.parse_json((run.eval / "final" / "metrics.json").read_bytes())["summary"]["return"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

@@ -1,6 +1,5 @@
 """What Slurm knows about a sweep's jobs, asked with `squeue`: it needs no accounting database."""
 
-import json
 import logging
 import subprocess
 import time
@@ -68,6 +67,6 @@ def record(run: RunDir, number: str) -> None:
 def recorded(run: RunDir) -> str | None:
     """The job that works, or worked, on a run."""
     try:
-        return str(json.loads((run.path / _RECORD).read_bytes())["job"])
+        return str(files.parse_json((run.path / _RECORD).read_bytes())["job"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
