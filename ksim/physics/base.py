@@ -35,9 +35,17 @@ PEAK_FIELD = "sensordata_max"
 APPLIED_FORCES = ("xfrc_applied", "qfrc_applied")
 
 # Fields of mjModel from which MuJoCo computes others when it compiles a model. Where the first differ between envs,
-# those others must, too: `Physics.constants`.
-INERTIAL_FIELDS = ("body_mass", "body_inertia", "body_ipos", "body_iquat", "dof_armature")
-IMPLIED_FIELDS = ("body_subtreemass", "dof_M0", "dof_invweight0", "body_invweight0", "actuator_acc0")
+# those others must, too: `Physics.constants`. Left out are those that nothing but drawing reads (`light_poscom0`).
+INERTIAL_FIELDS = ("body_mass", "body_inertia", "body_ipos", "body_iquat", "dof_armature", "tendon_armature")
+_IMPLIED_FIELDS = (
+    "body_subtreemass",
+    "dof_M0",
+    "dof_invweight0",
+    "body_invweight0",
+    "tendon_invweight0",
+    "actuator_acc0",
+    "cam_poscom0",
+)
 
 
 class PhysicsState(eqx.Module):
@@ -107,6 +115,15 @@ class Physics(Protocol):
     ) -> PhysicsState:
         """Recompute every derived field by a full forward pass, as `mj_forward`, in the envs of `mask_E` only."""
         ...
+
+
+def implied_by_inertia(model: mujoco.MjModel, names: Collection[str]) -> tuple[str, ...]:
+    """The fields of a model that must differ between envs, too, where these do: of what there is in it."""
+    if not set(names) & set(INERTIAL_FIELDS):
+        return ()
+    follows = np.any(model.cam_mode == mujoco.mjtCamLight.mjCAMLIGHT_TRACKCOM)  # others are where their bodies are
+    names = [name for name in _IMPLIED_FIELDS if getattr(model, name).size]
+    return tuple(name for name in names if follows or name != "cam_poscom0")
 
 
 def float_dtype() -> np.dtype:

@@ -18,12 +18,12 @@ from mujoco.batch import MODEL_FIELDS, Batch, SimulationError
 
 from ksim.physics.base import (
     APPLIED_FORCES,
-    IMPLIED_FIELDS,
     INERTIAL_FIELDS,
     PEAK_FIELD,
     STATE_FIELDS,
     PhysicsState,
     field_shape,
+    implied_by_inertia,
 )
 from ksim.system import cpus
 
@@ -90,11 +90,11 @@ class BatchPhysics:
 
     def implied_fields(self, names: Collection[str]) -> tuple[str, ...]:
         """See `Physics.implied_fields`."""
-        if not set(names) & set(INERTIAL_FIELDS):
-            return ()
+        implied = implied_by_inertia(self.model, names)
+        if not set(names) & _INERTIA_FRAME_FIELDS:
+            return implied
         # Bounding volumes, with which collisions begin, lie in the frames of the bodies' inertia.
-        moved = bool(set(names) & _INERTIA_FRAME_FIELDS) and self.model.nbvh > 0
-        return (*IMPLIED_FIELDS, "bvh_aabb") if moved else IMPLIED_FIELDS
+        return (*implied, "dof_length", "bvh_aabb") if self.model.nbvh else (*implied, "dof_length")
 
     def constants(self, model_fields: Mapping[str, Array], mask_E: Bool[Array, " E"]) -> dict[str, Array]:
         """See `Physics.constants`."""
@@ -167,9 +167,10 @@ class BatchPhysics:
             batch = self._batches[key]
             for name in inertial:
                 batch.expand(name)[ids] = given[name][ids]
-            batch.set_const(ids)
+            failed = _run(batch.set_const, len(mask_E), ids)
             for name in names:
                 new[name][ids] = batch.expand(name)[ids]
+                new[name][failed] = np.nan
         return new
 
     def _batch(self, num_envs: int, model_fields: Sequence[str]) -> Batch:

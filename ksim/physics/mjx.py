@@ -10,7 +10,15 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from ksim.errors import ConfigError
-from ksim.physics.base import APPLIED_FORCES, IMPLIED_FIELDS, INERTIAL_FIELDS, PEAK_FIELD, PhysicsState, float_dtype
+from ksim.physics.base import (
+    APPLIED_FORCES,
+    INERTIAL_FIELDS,
+    PEAK_FIELD,
+    PhysicsState,
+    float_dtype,
+    implied_by_inertia,
+)
+from ksim.physics.chunks import where_masked
 from ksim.system import jax_setup
 
 if TYPE_CHECKING:
@@ -77,17 +85,11 @@ class MjxPhysics:
             data = mjx.forward(self._model(fields), self._data(state, fields).replace(ctrl=ctrl_u))
             return self._slim(data).fields
 
-        def recompute(fields_E: dict[str, Array]) -> dict[str, Array]:
-            new_E = jax.vmap(forward_one)(state, dict(model_fields), ctrl_Eu)
-            return {
-                name: jnp.where(mask_E.reshape(-1, *([1] * (old.ndim - 1))), new_E[name], old)
-                for name, old in fields_E.items()
-            }
-
         if not self.fields:
             return state
+        slim = PhysicsState(state.qpos, state.qvel, state.act, state.qacc_warmstart, {})  # what a pass starts from
         with jax.default_matmul_precision("highest"):
-            fields = jax.lax.cond(mask_E.any(), recompute, lambda fields_E: fields_E, state.fields)
+            fields = where_masked(forward_one, (slim, dict(model_fields), ctrl_Eu), mask_E, state.fields)
         return PhysicsState(state.qpos, state.qvel, state.act, state.qacc_warmstart, fields)
 
     def has_model_field(self, name: str) -> bool:
@@ -97,20 +99,20 @@ class MjxPhysics:
 
     def implied_fields(self, names: Collection[str]) -> tuple[str, ...]:
         """See `Physics.implied_fields`."""
-        return IMPLIED_FIELDS if set(names) & set(INERTIAL_FIELDS) else ()
+        return implied_by_inertia(self.model, names)
 
     def constants(self, model_fields: Mapping[str, Array], mask_E: Bool[Array, " E"]) -> dict[str, Array]:
         """See `Physics.constants`."""
         given = {name: value for name, value in model_fields.items() if name in INERTIAL_FIELDS}
-        old = {name: model_fields[name] for name in IMPLIED_FIELDS}
+        old = {name: model_fields[name] for name in self.implied_fields(given)}
+        slides_b = self.model.body_simple == 2
 
-        def recompute(old: dict[str, Array]) -> dict[str, Array]:
-            slides = self.model.body_simple == 2
-            new = jax.vmap(lambda fields: set_const(self._model(fields), self._data_L_0, slides))(given)
-            return {n: jnp.where(mask_E.reshape(-1, *([1] * (x.ndim - 1))), new[n], x) for n, x in old.items()}
+        def of_one(fields: dict[str, Array]) -> dict[str, Array]:
+            new = set_const(self._model(fields), self._data_L_0, slides_b)
+            return {name: new[name] for name in old}
 
         with jax.default_matmul_precision("highest"):
-            return jax.lax.cond(mask_E.any(), recompute, lambda old: old, old)
+            return where_masked(of_one, (given,), mask_E, old)
 
     def _model(self, fields: Mapping[str, Array]) -> Model:
         option = {name.removeprefix("opt."): value for name, value in fields.items() if name.startswith("opt.")}
@@ -152,14 +154,17 @@ def _step(model: Model, data: Data) -> Data:
 def set_const(model: Model, data: Data, slides_b: np.ndarray) -> dict[str, Array]:
     """The implied fields of one model, as `mj_setConst` computes them at `qpos0` from the mass matrix M and Jacobians.
 
-    `dof_M0` is M's diagonal; `dof_invweight0` the diagonal of inv(M), averaged over the axes of a ball or a free
-    joint's translation or rotation; `body_invweight0` that of J inv(M) J', J the Jacobian of the body's centre of mass;
-    `actuator_acc0` the length of inv(M) times the actuator's moment. Of bodies that only slide (`slides_b`), MuJoCo
-    takes the inverse mass in place of the average.
+    `dof_M0` is M's diagonal without the tendons' armature; `dof_invweight0` the diagonal of inv(M), averaged over the
+    axes of a ball or a free joint's translation or rotation; `body_invweight0` that of J inv(M) J', J the Jacobian of
+    the body's centre of mass; `tendon_invweight0` the same with a tendon's Jacobian; `actuator_acc0` the length of
+    inv(M) times the actuator's moment; `cam_poscom0` where a camera is from the centre of mass of its body's subtree,
+    or of its target's. Of bodies that only slide (`slides_b`), MuJoCo takes the inverse mass in place of the average.
     """
     data = mjx.kinematics(model, data.replace(qpos=model.qpos0))
     data = mjx.crb(model, mjx.com_pos(model, data))
-    data = mjx.transmission(model, mjx.tendon(model, mjx.camlight(model, data)))
+    without_tendons = jnp.diagonal(mjx.full_m(model, data))
+    data = mjx.tendon_armature(model, mjx.tendon(model, mjx.camlight(model, data)))
+    data = mjx.transmission(model, data)
     mass = mjx.full_m(model, data)
     inverse = jnp.linalg.inv(mass)
     diagonal = jnp.diagonal(inverse)
@@ -176,11 +181,21 @@ def set_const(model: Model, data: Data, slides_b: np.ndarray) -> dict[str, Array
     moves = np.asarray(model.body_weldid) != 0  # what is welded to the world has no weight
     return {
         "body_subtreemass": _subtree_sums(model, model.body_mass),
-        "dof_M0": jnp.diagonal(mass),
+        "dof_M0": without_tendons,
         "dof_invweight0": _averaging_over_joints(model) @ diagonal,
         "body_invweight0": jnp.where(moves[:, None], body_invweight0, 0.0),
+        "tendon_invweight0": jnp.einsum("tv,vw,tw->t", data._impl.ten_J, inverse, data._impl.ten_J),
         "actuator_acc0": jnp.linalg.norm(data._impl.actuator_moment @ inverse, axis=1),
+        "cam_poscom0": _cameras_from_centres_of_mass(model, data),
     }
+
+
+def _cameras_from_centres_of_mass(model: Model, data: Data) -> Array:
+    """(ncam, 3), each camera where it is fixed to its body, whatever it follows, in axes of the world."""
+    body = np.asarray(model.cam_bodyid)
+    target = np.asarray(model.cam_targetbodyid)
+    place = data.xpos[body] + jnp.einsum("cij,cj->ci", data.xmat[body], model.cam_pos)
+    return place - data.subtree_com[np.where(target >= 0, target, body)]
 
 
 def _subtree_sums(model: Model, value_b: Array) -> Array:
