@@ -61,7 +61,14 @@ def test_constants_are_those_of_the_envs_own_inertia(play):
     for step in steps:
         for env in range(E):
             own = own_model(model, step.after, env)
-            for name in ("body_subtreemass", "dof_M0", "dof_invweight0", "body_invweight0", "actuator_acc0"):
+            for name in (
+                "body_subtreemass",
+                "dof_M0",
+                "dof_invweight0",
+                "body_invweight0",
+                "actuator_acc0",
+                "cam_poscom0",
+            ):
                 got = step.after.model_fields[name][env]
                 np.testing.assert_allclose(got, getattr(own, name), rtol=1e-4, atol=1e-5, err_msg=name)
     drawn = np.stack([step.after.model_fields["body_mass"][:, model.body("pole").id] for step in steps])
@@ -72,7 +79,7 @@ def test_constants_are_those_of_the_envs_own_inertia(play):
 def test_only_what_events_write_and_imply_differs_between_envs(play):
     _, steps = play
     written = {"body_mass", "body_inertia", "dof_armature", "xfrc_applied"}
-    implied = {"body_subtreemass", "dof_M0", "dof_invweight0", "body_invweight0", "actuator_acc0"}
+    implied = {"body_subtreemass", "dof_M0", "dof_invweight0", "body_invweight0", "actuator_acc0", "cam_poscom0"}
     assert set(steps[0].after.model_fields) == written | implied
 
 

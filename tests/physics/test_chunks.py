@@ -109,4 +109,6 @@ def test_chunks_give_each_env_its_own():
             old = {"a": np.zeros(num_envs, np.float32), "b": np.ones((num_envs, 3), np.float32)}
             new = where_masked(lambda x, y: {"a": x + y[0], "b": x * y}, (x_E, y_E3), jnp.asarray(mask_E), old)
             np.testing.assert_allclose(new["a"], np.where(mask_E, x_E + y_E3[:, 0], 0.0), rtol=1e-5, atol=1e-6)
-            np.testing.assert_allclose(new["b"], np.where(mask_E[:, None], x_E[:, None] * y_E3, 1.0), rtol=1e-5, atol=1e-6)
+            np.testing.assert_allclose(
+                new["b"], np.where(mask_E[:, None], x_E[:, None] * y_E3, 1.0), rtol=1e-5, atol=1e-6
+            )
