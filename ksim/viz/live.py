@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ksim.viz.backend import RenderError, find_backend, kill_worker, short, start_worker
+from ksim.viz.camera import Camera
 from ksim.viz.markers import Marker, pack, pack_ghosts
-from ksim.viz.render import Camera
 from ksim.viz.render_worker import ANSWER, REQUEST
 
 

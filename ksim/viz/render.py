@@ -1,21 +1,20 @@
 """Videos and frames of recorded joint positions, drawn headless in a child process."""
 
 import dataclasses
-import difflib
 import logging
 import math
 import os
 import tempfile
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import mujoco
 import numpy as np
 
-from ksim.errors import ConfigError, KsimError
+from ksim.errors import KsimError
 from ksim.viz.backend import BackendReport, RenderError, WorkerError, find_backend, run_worker
+from ksim.viz.camera import Camera
 from ksim.viz.markers import DebugVisualizer, Marker, pack, pack_ghosts
 
 __all__ = [
@@ -29,68 +28,11 @@ __all__ = [
     "try_render_video",
 ]
 
+Caption = Mapping[str, str]  # a text in the upper left corner: names and values, one line each
+Rows = TypeVar("Rows", np.ndarray, Sequence[Any])
+
 log = logging.getLogger(__name__)
 _warned = False
-
-
-@dataclass(frozen=True)
-class Camera:
-    """Where the picture is taken from.
-
-    By default the camera looks at the world point `lookat` (m) from `distance` (m); it looks along `azimuth`
-    (degrees: 0 towards +x, 90 towards +y) and `elevation` (degrees: negative looks down). With
-    `track` (a body's name) it follows that body's x and y, and `lookat` is then an offset in x and y and a height
-    in z, so that a fall is seen as one. With `name`, the camera of that name in the model is used as it is.
-    `width` and `height` are in pixels.
-    """
-
-    lookat: tuple[float, float, float] = (0.0, 0.0, 0.6)
-    distance: float = 3.0
-    azimuth: float = 140.0
-    elevation: float = -15.0
-    track: str | None = None
-    name: str | None = None
-    width: int = 640
-    height: int = 480
-
-    @classmethod
-    def between(cls, position: Sequence[float], target: Sequence[float], **others: Any) -> "Camera":
-        """Returns the camera at `position` that looks at `target` (m, world frame, or as in `track`)."""
-        view = np.asarray(target, dtype=np.float64) - np.asarray(position, dtype=np.float64)
-        distance = float(np.linalg.norm(view))
-        if not distance > 0:
-            raise ConfigError(f"camera: position and target must differ, got {tuple(position)} for both")
-        x, y, z = (float(v) for v in target)
-        return cls(
-            lookat=(x, y, z),
-            distance=distance,
-            azimuth=math.degrees(math.atan2(view[1], view[0])),
-            elevation=math.degrees(math.asin(view[2] / distance)),
-            **others,
-        )
-
-    def view(self) -> dict[str, Any]:
-        """What the render worker's job says of the camera."""
-        return {"camera": dataclasses.asdict(self), "width": self.width, "height": self.height}
-
-    def check(self, model: mujoco.MjModel) -> None:
-        """Raises ConfigError if the model has no such body or camera, or the size cannot be drawn."""
-        if self.width < 2 or self.height < 2:
-            raise ConfigError(f"camera: width and height must be at least 2 pixels, got {self.width}x{self.height}")
-        if self.name is not None and self.track is not None:
-            raise ConfigError("camera: give a named camera or a body to track, not both")
-        if self.name is not None:
-            _check_name(self.name, "camera", [model.camera(i).name for i in range(model.ncam)])
-        if self.track is not None:
-            _check_name(self.track, "body", [model.body(i).name for i in range(model.nbody)])
-
-
-def _check_name(name: str, what: str, names: list[str]) -> None:
-    if name in names:
-        return
-    near = difflib.get_close_matches(name, names, n=1)
-    hint = f"did you mean '{near[0]}'?" if near else f"there is: {', '.join(n for n in names if n) or 'none'}"
-    raise ConfigError(f"camera: the model has no {what} '{name}' ({hint})")
 
 
 def render_video(
@@ -103,6 +45,7 @@ def render_video(
     markers_T: Sequence[Sequence[Marker]] | None = None,
     mocap_pos_TM3: np.ndarray | None = None,
     mocap_quat_TM4: np.ndarray | None = None,
+    captions_T: Sequence[Caption] | None = None,
     max_fps: float = 30.0,
     crf: int = 23,
     stall_timeout_s: float = 120.0,
@@ -110,7 +53,8 @@ def render_video(
     """Writes an mp4 (h264, yuv420p) of the joint positions and returns its path.
 
     `fps` is the rate of the rows of `qpos_Tq` in 1/s (1 / step_dt). The video plays in real time at no more than
-    `max_fps`: whole rows are skipped. `crf` is the quality (18 fine, 23 good, 28 coarse). An odd width or height
+    `max_fps`: whole rows are skipped, counted from the last, which is always shown. `captions_T` has a text for each
+    row. `crf` is the quality (18 fine, 23 good, 28 coarse). An odd width or height
     loses its last pixel, because yuv420p needs even ones. The file appears complete or not at all.
 
     Raises:
@@ -131,8 +75,9 @@ def render_video(
     partial = path.with_name(f".{path.stem}.{os.getpid()}.partial.mp4")
     try:
         with tempfile.TemporaryDirectory(prefix="ksim_render_") as folder:
-            job = {"kind": "video", "output": str(partial.absolute()), "fps": fps / skip, "crf": crf}
+            job: dict[str, Any] = {"kind": "video", "output": str(partial.absolute()), "fps": fps / skip, "crf": crf}
             arrays = _arrays(model, qpos_Tq, markers_T, mocap_pos_TM3, mocap_quat_TM4, skip)
+            job["captions"] = _captions(captions_T, len(qpos_Tq), skip)
             _run(model, arrays, camera, job, Path(folder), stall_timeout_s)
         os.replace(partial, path)
     except OSError as err:
@@ -150,6 +95,7 @@ def render_frames(
     markers_T: Sequence[Sequence[Marker]] | None = None,
     mocap_pos_TM3: np.ndarray | None = None,
     mocap_quat_TM4: np.ndarray | None = None,
+    captions_T: Sequence[Caption] | None = None,
     stall_timeout_s: float = 120.0,
 ) -> np.ndarray:
     """Returns a picture of each row of `qpos_Tq`: RGB, uint8, shape `(T, height, width, 3)`.
@@ -162,7 +108,7 @@ def render_frames(
     try:
         with tempfile.TemporaryDirectory(prefix="ksim_render_") as folder:
             output = Path(folder) / "frames.npy"
-            job = {"kind": "frames", "output": str(output)}
+            job = {"kind": "frames", "output": str(output), "captions": _captions(captions_T, len(qpos_Tq), skip=1)}
             arrays = _arrays(model, qpos_Tq, markers_T, mocap_pos_TM3, mocap_quat_TM4, skip=1)
             _run(model, arrays, camera or Camera(), job, Path(folder), stall_timeout_s)
             frames: np.ndarray = np.load(output)
@@ -200,9 +146,9 @@ def _arrays(
         raise ValueError(f"qpos_Tq must have shape (T >= 1, {model.nq}), got {qpos_Tq.shape}")
     if markers_T is not None and len(markers_T) != len(qpos_Tq):
         raise ValueError(f"markers_T must have one list a frame: {len(qpos_Tq)}, got {len(markers_T)}")
-    markers_T = [] if markers_T is None else markers_T[::skip]
+    markers_T = [] if markers_T is None else _every(markers_T, skip)
     arrays = {
-        "qpos_Tq": _hold_last_finite(qpos_Tq[::skip]),
+        "qpos_Tq": _hold_last_finite(_every(qpos_Tq, skip)),
         "markers": pack(markers_T),
         "ghosts": pack_ghosts(markers_T, model.nq),
     }
@@ -211,8 +157,22 @@ def _arrays(
             array = np.asarray(array, dtype=np.float64)
             if array.shape != (len(qpos_Tq), model.nmocap, width):
                 raise ValueError(f"{name} must have shape {(len(qpos_Tq), model.nmocap, width)}, got {array.shape}")
-            arrays[name] = array[::skip]
+            arrays[name] = _every(array, skip)
     return arrays
+
+
+def _every(rows_T: Rows, skip: int) -> Rows:
+    """Every so many rows; the last one is among them."""
+    return rows_T[(len(rows_T) - 1) % skip :: skip]
+
+
+def _captions(captions_T: Sequence[Caption] | None, count: int, skip: int) -> list[tuple[str, str]]:
+    """Names and values of each caption as two columns of lines."""
+    if captions_T is None:
+        return []
+    if len(captions_T) != count:
+        raise ValueError(f"captions_T must have one per frame: {count}, got {len(captions_T)}")
+    return [("\n".join(caption), "\n".join(caption.values())) for caption in _every(captions_T, skip)]
 
 
 def _hold_last_finite(qpos_Tq: np.ndarray) -> np.ndarray:

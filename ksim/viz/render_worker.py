@@ -26,8 +26,10 @@ PROBE_XML = """
   </worldbody>
 </mujoco>
 """
-# Software renderers pay for every texel of the shadow map, and 1024 looks well at video sizes.
-MAX_SHADOW_SIZE = 1024
+# Software renderers pay for every texel of the shadow map and every facet of a cylinder; these do at video sizes.
+MAX_SHADOW_SIZE = 2048
+MAX_SLICES, MAX_STACKS = 16, 10
+SHADOWED = 0.7  # half the width of what casts shadows, in distances between the camera and what it looks at
 ARROW, SPHERE, CAPSULE = 0, 1, 2  # as in markers.py
 ROW_SIZE = 13  # as in markers.py
 MAX_MARKERS = 10_000
@@ -93,7 +95,8 @@ def _render(folder: Path, job: dict[str, Any]) -> dict[str, Any]:
             artist.data.mocap_pos[:] = mocap_pos_TM3[t]
         if mocap_quat_TM4 is not None:
             artist.data.mocap_quat[:] = mocap_quat_TM4[t]
-        sink.write(artist.draw(qpos, rows[rows[:, 0] == t], ghosts[ghosts[:, 0] == t]))
+        caption = job["captions"][t] if job.get("captions") else ("", "")
+        sink.write(artist.draw(qpos, rows[rows[:, 0] == t], ghosts[ghosts[:, 0] == t], caption))
         sys.stdout.write(".")
         sys.stdout.flush()
     sink.close()
@@ -138,7 +141,7 @@ JOBS = {"probe": _probe, "video": _render, "frames": _render, "stream": _stream}
 
 
 class _Artist:
-    """A model, its renderer and its camera."""
+    """A model, its GL context and its camera."""
 
     def __init__(self, folder: Path, job: dict[str, Any]) -> None:
         import mujoco
@@ -146,24 +149,70 @@ class _Artist:
 
         self.model = model = mujoco.MjModel.from_binary_path(str(folder / "model.mjb"))
         self.camera, self.width, self.height = job["camera"], job["width"], job["height"]
-        model.vis.global_.offwidth = max(model.vis.global_.offwidth, self.width)
-        model.vis.global_.offheight = max(model.vis.global_.offheight, self.height)
-        model.vis.quality.shadowsize = min(model.vis.quality.shadowsize, MAX_SHADOW_SIZE)
+        visual = model.vis
+        visual.global_.offwidth, visual.global_.offheight = self.width, self.height
+        visual.quality.shadowsize = min(visual.quality.shadowsize, MAX_SHADOW_SIZE)
+        visual.quality.numslices = min(visual.quality.numslices, MAX_SLICES)
+        visual.quality.numstacks = min(visual.quality.numstacks, MAX_STACKS)
+        if self.camera["name"] is None:
+            visual.map.shadowclip = SHADOWED * self.camera["distance"] / model.stat.extent
         self.data = mujoco.MjData(model)
         self._ghost = mujoco.MjData(model)
-        self._renderer = mujoco.Renderer(model, self.height, self.width, max_geom=MAX_MARKERS + model.ngeom)
+        self._gl = mujoco.GLContext(self.width, self.height)  # lives as long as what is drawn with it
+        self._gl.make_current()
+        self._context = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_100.value)
+        mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN.value, self._context)
+        self._scene = mujoco.MjvScene(model, MAX_MARKERS + model.ngeom)
+        self._viewport = mujoco.MjrRect(0, 0, self.width, self.height)
         self._image = np.empty((self.height, self.width, 3), dtype=np.uint8)
 
-    def draw(self, qpos: Any, rows: Any, ghosts: Any) -> Any:
-        """Returns the picture of a state, valid until the next one."""
+    def draw(self, qpos: Any, rows: Any, ghosts: Any, caption: Any = ("", "")) -> Any:
+        """Returns the picture of a state, valid until the next one.
+
+        Args:
+            qpos: positions.
+            rows, ghosts: markers, as packed.
+            caption: two columns of text for the upper left corner, lines with their ends.
+        """
+        import mujoco
+
         _place(self.model, self.data, qpos)
-        self._renderer.update_scene(self.data, _camera(self.model, self.data, self.camera))
+        camera, scene = _camera(self.model, self.data, self.camera), self._scene
+        _aim_suns(self.model, self.data, camera)
+        everything = mujoco.mjtCatBit.mjCAT_ALL.value
+        mujoco.mjv_updateScene(self.model, self.data, mujoco.MjvOption(), None, camera, everything, scene)
+        _take_shadows_off_floors(scene)
         for ghost in ghosts:
             _place(self.model, self._ghost, ghost[5:])
-            _draw_ghost(self._renderer.scene, self.model, self._ghost, ghost[1:5])
-        _draw_markers(self._renderer.scene, rows)
-        self._renderer.render(out=self._image)
-        return self._image
+            _draw_ghost(scene, self.model, self._ghost, ghost[1:5])
+        _draw_markers(scene, rows)
+        mujoco.mjr_render(self._viewport, scene, self._context)
+        if any(caption):
+            font, corner = mujoco.mjtFont.mjFONT_NORMAL, mujoco.mjtGridPos.mjGRID_TOPLEFT
+            mujoco.mjr_overlay(font, corner, self._viewport, *caption, self._context)
+        mujoco.mjr_readPixels(self._image, None, self._viewport, self._context)
+        return self._image[::-1]
+
+
+def _aim_suns(model: Any, data: Any, camera: Any) -> None:
+    """A directional light casts shadows of what lies around its position only: put it over what is looked at."""
+    import mujoco
+
+    target, away = camera.lookat, max(camera.distance, model.stat.extent)
+    if camera.type == mujoco.mjtCamera.mjCAMERA_FIXED:
+        target, away = model.stat.center, model.stat.extent
+    for light in range(model.nlight):
+        if model.light_type[light] == mujoco.mjtLightType.mjLIGHT_DIRECTIONAL:
+            data.light_xpos[light] = target - 2 * away * data.light_xdir[light]
+
+
+def _take_shadows_off_floors(scene: Any) -> None:
+    """A plane would be dotted with shadows of its own: it is drawn as large triangles, whose depths round coarsely."""
+    import mujoco
+
+    for geom in scene.geoms[: scene.ngeom]:
+        if geom.type == mujoco.mjtGeom.mjGEOM_PLANE:
+            geom.category = mujoco.mjtCatBit.mjCAT_DECOR
 
 
 def _place(model: Any, data: Any, qpos: Any) -> None:

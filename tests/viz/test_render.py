@@ -6,12 +6,14 @@ import imageio.v2 as imageio
 import mujoco
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from ksim.errors import ConfigError
 from ksim.viz import backend, render
 from ksim.viz.backend import RenderError, forget_backends
+from ksim.viz.camera import Camera
 from ksim.viz.markers import Arrow, Capsule, DebugVisualizer, Frame, Sphere, pack
-from ksim.viz.render import Camera, render_frames, render_video, try_render_video
+from ksim.viz.render import render_frames, render_video, try_render_video
 
 # Looks along +y: +x is right and +z is up in the picture.
 FRONT = Camera(lookat=(0.0, 0.0, 1.0), distance=4.0, azimuth=90.0, elevation=0.0, width=160, height=120)
@@ -171,7 +173,7 @@ def test_failed_encoder_leaves_no_file(renderer, ball, tmp_path, monkeypatch):
     ("camera", "message"),
     [
         (Camera(track="bal"), "no body 'bal' .did you mean 'ball'"),
-        (Camera(name="xyz"), "no camera 'xyz' .there is: side"),
+        (Camera(name="xyz"), "no camera 'xyz' .there are 'side'"),
         (Camera(name="side", track="ball"), "not both"),
         (Camera(width=0), "at least 2 pixels"),
     ],
@@ -211,3 +213,67 @@ def test_stalled_rendering_ends_with_a_render_error(renderer, ball, tmp_path, mo
     monkeypatch.setattr(backend, "WORKER", worker)
     with pytest.raises(RenderError, match="no answer for 0.5 s; the driver seems to hang"):
         render_video(ball, positions(ball), tmp_path / "a.mp4", fps=50, stall_timeout_s=0.5)
+
+
+SUNNY = """
+<mujoco>
+  <statistic extent="2"/>
+  <visual><headlight ambient="0.5 0.5 0.5" diffuse="0 0 0" specular="0 0 0"/></visual>
+  <worldbody>
+    <light type="directional" pos="0 0 4" dir="0.6 0 -1" diffuse="0.5 0.5 0.5" specular="0 0 0"/>
+    <geom type="plane" size="0 0 1" rgba="0.9 0.9 0.9 1"/>
+    <body name="ball"><freejoint/><geom size="0.2" rgba="1 0 0 1"/></body>
+  </worldbody>
+</mujoco>
+"""
+
+
+@pytest.mark.parametrize("x", [0.0, 30.0])
+def test_the_shadow_is_one_piece_where_the_sun_puts_it(renderer, x):
+    """Wherever the robot has gone, and with no dots of the floor's own beside it."""
+    model = mujoco.MjModel.from_xml_string(SUNNY)
+    camera = Camera(lookat=(0, 0, 0), distance=4, azimuth=90, elevation=-90, track="ball", width=320, height=240)
+    picture = render_frames(model, positions(model, x_T=[x], z_T=[1.0]), camera=camera)[0].astype(int)
+    is_floor = picture.max(axis=-1) - picture.min(axis=-1) < 30
+    dark = is_floor & (picture.sum(axis=-1) < 0.75 * np.median(picture[is_floor].sum(axis=-1)))
+    pieces, count = ndimage.label(dark)
+    sizes = np.bincount(pieces.ravel())[1:]
+    assert count > 0 and sizes.max() > 0.98 * dark.sum()
+    # The camera is 4 m above the floor, and the ray through the ball's centre meets it at 0.6 m.
+    _, columns = np.nonzero(dark)
+    pixels_per_m = 120 / (4 * np.tan(np.radians(model.vis.global_.fovy) / 2))
+    assert columns.mean() - 159.5 == pytest.approx(0.6 * pixels_per_m, abs=3)
+
+
+def test_a_framed_robot_fills_most_of_the_picture(renderer, ball):
+    """Its own size decides: the same picture of a ball a hundred times as large."""
+    filled = []
+    for size in (0.05, 5.0):
+        body = f"<body name='b' pos='7 0 {size}'><freejoint/><geom size='{size}' rgba='1 0 0 1'/></body>"
+        model = mujoco.MjModel.from_xml_string(f"<mujoco><worldbody>{body}</worldbody></mujoco>")
+        camera = Camera.framing(model, model.qpos0, track="b", width=160, height=120)
+        rows, columns = np.nonzero(render_frames(model, model.qpos0[None], camera=camera)[0][..., 0] > 60)
+        filled.append(np.ptp(rows) + 1)
+        assert columns.mean() == pytest.approx(79.5, abs=1) and rows.mean() == pytest.approx(59.5, abs=1)
+    assert filled[0] == pytest.approx(filled[1], abs=2) and 0.65 * 120 < filled[0] < 120
+
+
+def test_captions_are_drawn_in_their_frame(renderer, ball):
+    path_T = positions(ball, [0, 0])
+    plain = render_frames(ball, path_T, camera=FRONT)
+    captions_T = [{"time": "0.00 s"}, {"time": "0.02 s", "reward": "1.5"}]
+    one, two = render_frames(ball, path_T, camera=FRONT, captions_T=captions_T)
+    changed = [np.abs(a.astype(int) - b).sum(axis=-1) > 0 for a, b in zip((one, two), plain, strict=True)]
+    assert changed[0][:60, :80].any() and not changed[0][60:].any()
+    assert np.nonzero(changed[1].any(axis=1))[0].max() > np.nonzero(changed[0].any(axis=1))[0].max()  # a second line
+
+
+def test_a_video_ends_with_the_last_row(renderer, ball, tmp_path):
+    for count in (4, 5):
+        x_T = np.zeros(count)
+        x_T[-1] = 1.0
+        path = render_video(ball, positions(ball, x_T), tmp_path / "a.mp4", fps=50, camera=FRONT)
+        with imageio.get_reader(path) as reader:
+            frames = list(reader.iter_data())
+        columns = [center(np.asarray(frame))[0] for frame in frames]
+        assert columns[-1] > columns[0] + 10 and columns[:-1] == pytest.approx([columns[0]] * (len(columns) - 1), abs=1)
