@@ -20,7 +20,7 @@ from ksim.config.schema import Config
 from ksim.errors import ConfigError, KsimError
 from ksim.evaluation import evaluate as evaluation
 from ksim.evaluation.episodes import Episodes
-from ksim.evaluation.evaluate import reward_rates, summarize, wilson
+from ksim.evaluation.evaluate import reward_rates, summarize
 from ksim.store import checkpoint, run_dir
 from ksim.store.run_dir import RunDir
 from ksim.training.loop import train
@@ -327,7 +327,11 @@ def test_the_summary_is_the_mean_of_the_episodes():
     )
 
 
-def test_the_interval_of_no_falls_is_not_empty():
-    low, high = wilson(0.0, 256)
-    assert low == 0.0 and high == pytest.approx(0.0148, abs=1e-4)
-    assert wilson(1.0, 256) == pytest.approx((1 - high, 1.0))
+@pytest.mark.parametrize(("falls", "low", "high"), [(0, 0.0, 0.0148), (256, 0.9852, 1.0)])
+def test_the_interval_of_no_falls_is_not_empty(falls, low, high):
+    first = {"return": np.zeros(256), "length": np.ones(256)}
+    empty = np.zeros((1, 1))
+    episodes = Episodes(first, np.arange(256) < falls, {}, empty, empty, empty, {}, {})
+    summary = summarize(episodes, 0.02)
+    assert summary["falls_low"] == pytest.approx(low, abs=1e-4)
+    assert summary["falls_high"] == pytest.approx(high, abs=1e-4)

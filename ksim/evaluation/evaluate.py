@@ -120,14 +120,16 @@ def player(
 def summarize(episodes: Episodes, step_dt: float) -> dict[str, float]:
     """Means over the episodes, as `Result.summary`."""
     values = {name: np.asarray(x) for name, x in episodes.values.items()}
-    falls = float(np.mean(episodes.terminated))
-    low, high = wilson(falls, len(episodes.terminated))
+    from scipy.stats import binomtest  # late: it takes a second, and a training begins without it
+
+    fallen = binomtest(int(np.sum(episodes.terminated)), len(episodes.terminated))
+    interval = fallen.proportion_ci(method="wilson")  # right even where none, or all, of them fell
     summary = {
         "return": float(values.pop("return").mean()),
         "episode_length_s": float(values.pop("length").mean() * step_dt),
-        "falls": falls,
-        "falls_low": low,
-        "falls_high": high,
+        "falls": fallen.statistic,
+        "falls_low": float(interval.low),
+        "falls_high": float(interval.high),
     }
     for name, x in values.items():
         summary[name] = float(x.mean())
@@ -144,14 +146,6 @@ def sentence(summary: Mapping[str, float]) -> str:
     if "metric/drift/median" in s:
         text += f", median drift {s['metric/drift/median']:.2f} m"
     return f"{text} over {s['episodes']:.0f} episodes"
-
-
-def wilson(share: float, count: int, z: float = 1.96) -> tuple[float, float]:
-    """95 % interval of a share of `count` trials (Wilson 1927): right even where none, or all, of them count."""
-    middle = share + z**2 / (2 * count)
-    half = z * np.sqrt(share * (1 - share) / count + z**2 / (4 * count**2))
-    scale = 1 + z**2 / count
-    return max(float((middle - half) / scale), 0.0), min(float((middle + half) / scale), 1.0)
 
 
 def film(experiment: Experiment, episodes: Episodes, path: Path) -> Path | None:
