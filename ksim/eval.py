@@ -41,6 +41,7 @@ options:
   latency_s=[0.01,0.02] delays of the actions, in seconds
   push=[0,0.3,0.5]      pushes of the base, in m/s, every 3 to 6 s, in place of the task's own
   runs_dir=runs         where `latest` looks
+  trust=<package,...>   code outside ksim that the run may name, or true; your own runs need no word
   commands.<name>=value hold a command, a list such as [0.5,0,0]
   task.<path>=value     change the task, with the paths and the grammar of a training's command line
 

@@ -38,6 +38,7 @@ options:
   checkpoint=latest     which policy: its step, `#<n>` (the n-th that is kept), `best` or `latest`
   out=<file>            where to; without it, <run>/export/policy.onnx
   runs_dir=runs         where `latest` looks
+  trust=<package,...>   code outside ksim that the run may name, or true; your own runs need no word
 
 It needs the extra `onnx`: pip install 'ksim[onnx]'
 """

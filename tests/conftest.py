@@ -30,6 +30,8 @@ SMALL = [
 @pytest.fixture(scope="session", autouse=True)
 def _elsewhere(tmp_path_factory):
     """Fixtures that modules share work in a folder of this session's: not near the runs and files of a user."""
+    os.environ["XDG_CONFIG_HOME"] = str(tmp_path_factory.mktemp("config"))
+    os.environ.pop("KSIM_TRUST", None)
     before = os.getcwd()
     os.chdir(tmp_path_factory.mktemp("cwd"))
     yield

@@ -23,6 +23,7 @@ from ksim.evaluation.episodes import Episodes
 from ksim.evaluation.evaluate import reward_rates, summarize
 from ksim.store import checkpoint, run_dir
 from ksim.store.run_dir import RunDir
+from ksim.system import trust
 from ksim.training.loop import train
 
 REPO = Path(__file__).resolve().parent.parent
@@ -144,6 +145,7 @@ def test_a_command_is_held_and_plotted(run):
     sys.path.insert(0, str(Path.cwd()))
     try:
         run.config_path.write_text(compose.freeze(cfg))
+        trust.sign(run.config_path)
         found = evaluate(run, "task.episode_length_s=0.1", "commands.goal=[0.25]")
         with pytest.raises(ConfigError, match=r"commands.gaol: the task has no such command \(did you mean 'goal'\?\)"):
             evaluate(run, "commands.gaol=[1]")

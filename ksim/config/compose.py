@@ -33,6 +33,7 @@ from ksim.config.values import describe
 from ksim.config.words import choices, hint, listed, one_line, shown
 from ksim.errors import ConfigError, KsimError
 from ksim.store import checkpoint, run_dir
+from ksim.system import trust
 from ksim.training.checks import check
 
 CONFIG_NAME = "config"
@@ -229,19 +230,17 @@ def load_frozen(path: str | os.PathLike[str]) -> Config:
     """A run's `config.yaml`.
 
     Raises:
-        ConfigError: where the file cannot be read or is not a config of this version of ksim.
+        ConfigError: where the file cannot be read, is not a config of this version of ksim, or names code that is not
+            trusted; see `ksim.system.trust`.
     """
+    text = trust.read(Path(path))
     try:
-        plain = OmegaConf.to_container(OmegaConf.load(Path(path)), resolve=True)
+        plain = OmegaConf.to_container(OmegaConf.create(text), resolve=True)
         if not isinstance(plain, dict):
             raise ConfigError("it holds no mapping")
         return _typed(plain)
     except ConfigError as error:
         raise ConfigError(f"{path} is no config of this version of ksim: {error}") from error
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be read: {error.strerror or error}") from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is not valid YAML: {one_line(error)}") from error
 
 
 def _typed(plain: dict[Any, Any]) -> Config:

@@ -14,13 +14,13 @@ import numpy as np
 import yaml
 
 from ksim.errors import ConfigError, KsimError
-from ksim.store import files, metrics, status
+from ksim.store import metrics, status
 from ksim.store.run_dir import RunDir
 from ksim.store.status import Status
+from ksim.system import foreign
 
 TRAINING = ("return", "episode_length_s", "falls")  # keys of the log lines that are reported
 _MARKS = {"status.json", "metrics.jsonl", "provenance.json", ".hydra"}
-_YAML = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _NOT_THE_POLICYS = {"episodes", "seed", "falls_low", "falls_high"}  # how it was evaluated, and over episodes
 _NOT_YAML = (yaml.YAMLError, ValueError)  # ValueError: a date that is none
 _SILENT = timedelta(minutes=15)  # far above a log interval; compiling takes minutes at worst
@@ -167,14 +167,14 @@ def _walk(folder: Path, warn: Callable[[str], None]) -> Iterator[Path]:
 def _is_config(path: Path) -> bool:
     """Whether this is a frozen config and not the one that configs are composed from."""
     with contextlib.suppress(OSError, *_NOT_YAML):
-        found = yaml.load(path.read_bytes(), _YAML)
+        found = foreign.parse_yaml(path.read_bytes())
         return isinstance(found, dict) and {"name", "task", "algo"} <= set(found)
     return False
 
 
 def _read_config(path: Path, remark: Callable[[str], None]) -> Mapping[str, Any] | None:
     try:
-        found = yaml.load(path.read_bytes(), _YAML)
+        found = foreign.parse_yaml(path.read_bytes())
     except FileNotFoundError:
         remark("config.yaml is missing")
     except OSError as error:
@@ -226,7 +226,7 @@ def _read_status(path: Path, begun: bool, remark: Callable[[str], None]) -> tupl
 def _read_evaluation(path: Path, step: int, expected: bool, remark: Callable[[str], None]) -> dict[str, float]:
     name = "eval/final/metrics.json"
     try:
-        found = files.parse_json(path.read_bytes())
+        found = foreign.parse_json(path.read_bytes())
         of, summary = found["step"], dict(found["summary"])
     except FileNotFoundError:
         if expected:
@@ -243,7 +243,7 @@ def _read_evaluation(path: Path, step: int, expected: bool, remark: Callable[[st
 
 def _read_commit(path: Path) -> str | None:
     with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
-        git = files.parse_json(path.read_bytes())["git"]["ksim"]
+        git = foreign.parse_json(path.read_bytes())["git"]["ksim"]
         return f"{git['commit'][:9]}{'+' if git['dirty'] else ''}"
     return None
 

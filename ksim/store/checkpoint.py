@@ -19,6 +19,7 @@ from typing import Any
 from ksim.errors import KsimError
 from ksim.store import files, tree_file
 from ksim.store.tree_file import PyTree, TreeError
+from ksim.system import foreign
 
 FORMAT = 1
 _MANIFEST = "manifest.json"
@@ -143,7 +144,7 @@ def read_manifest(path: Path) -> Manifest:
     """The manifest of the checkpoint `path`. Raises CheckpointError where it is missing, damaged or too new."""
     file = path / _MANIFEST
     try:
-        found = files.parse_json(files.read_regular(file, _MANIFEST_LIMIT))
+        found = foreign.parse_json(foreign.read_regular(file, _MANIFEST_LIMIT))
         checksum = found.pop("sha256")
         version = found["format"]
         if type(version) is not int:
@@ -293,7 +294,7 @@ def write_best(folder: Path, best: Best | None) -> None:
 def read_best(folder: Path) -> Best | None:
     """The best checkpoint's step and score; None where none was judged. Raises CheckpointError if damaged."""
     try:
-        found = files.parse_json((folder / _BEST).read_bytes())
+        found = foreign.parse_json((folder / _BEST).read_bytes())
         score = found["score"]
         return Best(int(found["step"]), float("nan") if score is None else float(score))
     except FileNotFoundError:
@@ -314,7 +315,7 @@ def _check(path: Path, contents: dict[str, bytes], only: Collection[str] | None 
             continue
         file = path / name
         try:
-            data = files.read_regular(file, limit=entry["bytes"])
+            data = foreign.read_regular(file, limit=entry["bytes"])
         except FileNotFoundError:
             problems.append(f"{file} is missing")
             continue

@@ -1,11 +1,9 @@
 """Files that are whole or absent: atomic writes, synced directories, valid JSON."""
 
-import errno
 import json
 import math
 import os
 import socket
-import stat
 import time
 from collections.abc import Mapping
 from datetime import datetime
@@ -68,28 +66,6 @@ def jsonable(value: Any) -> Any:
 def json_bytes(value: Any) -> bytes:
     """Readable, valid JSON with a final newline."""
     return (json.dumps(jsonable(value), indent=2, allow_nan=False) + "\n").encode()
-
-
-def parse_json(data: bytes) -> Any:
-    """JSON that anybody may have written. Raises ValueError, also where it is nested beyond all reason."""
-    try:
-        return json.loads(data)
-    except RecursionError:
-        raise ValueError("it is nested too deeply") from None
-
-
-def read_regular(path: Path, limit: int) -> bytes:
-    """The content of a file, a link to one included, but of no device and no pipe. Raises OSError; ValueError
-    where it has more than `limit` bytes, before it is read.
-    """
-    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a pipe that nobody writes to would block
-    with open(fd, "rb") as file:
-        found = os.fstat(fd)
-        if not stat.S_ISREG(found.st_mode):
-            raise OSError(errno.EINVAL, "it is not a regular file", str(path))
-        if found.st_size > limit:
-            raise ValueError(f"it has {found.st_size} bytes, more than {limit}")
-        return file.read(limit + 1)
 
 
 def now() -> str:

@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from ksim.errors import KsimError
-from ksim.store import files
+from ksim.system import foreign
 
 log = logging.getLogger(__name__)
 
@@ -103,7 +103,7 @@ def _lines(path: Path, warn: Callable[[str], None] = log.warning) -> Iterator[tu
     start = 0
     while (stop := data.find(b"\n", start) + 1) > 0:
         try:
-            line = files.parse_json(data[start:stop])
+            line = foreign.parse_json(data[start:stop])
         except ValueError:
             line = None
         if not isinstance(line, dict):

@@ -12,6 +12,7 @@ from typing import Any
 
 import ksim.errors
 from ksim.store import files
+from ksim.system import foreign
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +51,7 @@ def write(path: Path, extra: Mapping[str, Any] | None = None) -> None:
     """Collects and writes to `path`; what a resume finds there is kept, its own goes into the list `resumes`."""
     new = collect(extra)
     try:
-        before = files.parse_json(path.read_bytes())
+        before = foreign.parse_json(path.read_bytes())
         before.setdefault("resumes", []).append(new)
         new = before
     except (OSError, ValueError, AttributeError):

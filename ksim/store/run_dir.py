@@ -14,6 +14,7 @@ from pathlib import Path
 
 from ksim.errors import KsimError
 from ksim.store import files
+from ksim.system import foreign
 
 log = logging.getLogger(__name__)
 
@@ -130,7 +131,7 @@ class RunDir:
 
 def _holder(lock: Path) -> str:
     try:
-        found = files.parse_json(lock.read_bytes())
+        found = foreign.parse_json(lock.read_bytes())
         return f"process {found['pid']} on {found['host']} (since {found['since']})"
     except (OSError, ValueError, KeyError, TypeError):
         return "another process"
@@ -243,7 +244,7 @@ def _started(run: Path) -> tuple[float, int, str]:
     match = _STAMP.match(run.name)
     number = int(match[2] or 0) if match else 0
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError, OverflowError):
-        when = datetime.fromisoformat(files.parse_json((run / "status.json").read_bytes())["started_at"])
+        when = datetime.fromisoformat(foreign.parse_json((run / "status.json").read_bytes())["started_at"])
         return when.timestamp(), number, run.name
     with contextlib.suppress(ValueError, OverflowError):
         if match:

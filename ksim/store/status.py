@@ -9,6 +9,7 @@ from typing import Literal, Self, get_args
 
 from ksim.errors import KsimError
 from ksim.store import files
+from ksim.system import foreign
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +44,7 @@ class Status:
 def read(path: Path) -> Status | None:
     """The status in the file `path`; None where there is none. Raises KsimError where the file is damaged."""
     try:
-        found = files.parse_json(path.read_bytes())
+        found = foreign.parse_json(path.read_bytes())
         status = Status(**{name: found[name] for name in Status.__dataclass_fields__})
         if status.state not in get_args(State):
             raise ValueError(f"unknown state {status.state!r}")

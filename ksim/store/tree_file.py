@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import ml_dtypes  # noqa: F401  (teaches NumPy the names bfloat16, float8_..., int4)
 import numpy as np
 
-from ksim.store import files
+from ksim.system import foreign
 
 PyTree: TypeAlias = Any
 
@@ -66,7 +66,7 @@ def arrays_from_bytes(data: bytes) -> dict[str, Any]:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             _check_entries(archive.infolist(), len(data))
             found = {entry.removesuffix(".npy"): _array(archive.read(entry)) for entry in archive.namelist()}
-        info = files.parse_json(str(found.pop(_INFO)).encode())
+        info = foreign.parse_json(str(found.pop(_INFO)).encode())
         for name, dtype in info["dtype"].items():
             found[name] = found[name].view(_registered(dtype))
         for name, impl in info["key"].items():

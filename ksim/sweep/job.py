@@ -16,10 +16,11 @@ from submitit.core.utils import DelayedSubmission
 
 from ksim.config import compose
 from ksim.errors import KsimError
-from ksim.store import checkpoint, files
+from ksim.store import checkpoint
 from ksim.store import status as status_file
 from ksim.store.run_dir import RunDir, RunInUse
 from ksim.store.status import Status, StatusFile, describe
+from ksim.system import foreign, trust
 from ksim.system.logs import logging_to
 from ksim.training.stop import StopRequest
 
@@ -112,7 +113,7 @@ def status(run: RunDir) -> Status | None:
 def objective(run: RunDir) -> float | None:
     """What a search maximizes: the mean return of the final evaluation; None where there was none."""
     try:
-        return float(files.parse_json((run.eval / "final" / "metrics.json").read_bytes())["summary"]["return"])
+        return float(foreign.parse_json((run.eval / "final" / "metrics.json").read_bytes())["summary"]["return"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -121,7 +122,8 @@ def _train(run: RunDir, stop: StopRequest) -> None:
     try:
         from ksim.training.loop import train  # late: launchers run where no JAX backend may be started
 
-        cfg = compose.load_frozen(run.config_path)
+        with trust.everything():  # the launcher has looked, and its user's folder may not be on this machine
+            cfg = compose.load_frozen(run.config_path)
         resume = bool(checkpoint.steps(run.checkpoints))
     except Exception as error:
         log.exception("the job cannot begin")

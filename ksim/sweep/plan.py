@@ -18,6 +18,7 @@ from ksim.config.schema import Config
 from ksim.errors import ConfigError, KsimError
 from ksim.store import files
 from ksim.store.run_dir import RunDir, is_run_dir
+from ksim.system import trust
 from ksim.training.resume import differences
 
 log = logging.getLogger(__name__)
@@ -84,6 +85,7 @@ def freeze(jobs: Sequence[Planned]) -> None:
             for name, content in job.hydra.items():
                 OmegaConf.save(content, hydra / f"{name}.yaml")
             files.write_atomic(job.run.config_path, compose.freeze(job.config).encode())
+            trust.sign(job.run.config_path)
     except OSError as error:
         withdraw(new)
         raise KsimError(f"{error.filename or 'the sweep'}: cannot be written: {error.strerror}") from error

@@ -23,6 +23,7 @@ from ksim.errors import ConfigError, KsimError
 from ksim.loggers import build as loggers
 from ksim.store import run_dir as store
 from ksim.sweep.check import check_sweep, quoted
+from ksim.system import trust
 from ksim.system.entry import entry, look_in_working_directory, report
 from ksim.training import resume
 
@@ -33,7 +34,7 @@ def main() -> None:
     if resume.is_resume(sys.argv[1:]):
         return entry(resume.resume)
     try:
-        sys.argv[1:] = preflight(sys.argv[1:])
+        sys.argv[1:] = preflight(trust.take_option(sys.argv[1:]))
         app = hydra.main(config_path=str(compose.conf_dir()), config_name=compose.CONFIG_NAME, version_base="1.3")
     except KsimError as error:
         sys.exit(report(error))

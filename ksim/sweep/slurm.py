@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ksim.store import files
 from ksim.store.run_dir import RunDir
+from ksim.system import foreign
 
 log = logging.getLogger(__name__)
 
@@ -67,6 +68,6 @@ def record(run: RunDir, number: str) -> None:
 def recorded(run: RunDir) -> str | None:
     """The job that works, or worked, on a run."""
     try:
-        return str(files.parse_json((run.path / _RECORD).read_bytes())["job"])
+        return str(foreign.parse_json((run.path / _RECORD).read_bytes())["job"])
     except (OSError, ValueError, KeyError, TypeError):
         return None

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ksim.errors import KsimError
+from ksim.system import trust
 
 EXIT_USER_ERROR = 2
 
@@ -13,7 +14,7 @@ def entry(function: Callable[[Sequence[str]], None]) -> None:
     """Runs an entry point that is no Hydra application on `sys.argv`; a user's mistake is one message, exit code 2."""
     look_in_working_directory()
     try:
-        function(sys.argv[1:])
+        function(trust.take_option(sys.argv[1:]))
     except KsimError as error:
         sys.exit(report(error))
     except KeyboardInterrupt:

@@ -26,6 +26,7 @@ from ksim.store import checkpoint, files, provenance
 from ksim.store import metrics as metrics_file
 from ksim.store.run_dir import RunDir
 from ksim.store.status import StatusFile
+from ksim.system import trust
 from ksim.training.experiment import Experiment, build, random_key
 from ksim.training.progress import Progress
 from ksim.training.stop import StopRequest
@@ -65,6 +66,7 @@ def _train(cfg: Config, run_dir: RunDir, status: StatusFile, resume: bool, stop:
     log.info("run directory: %s", run_dir.path)
     log.info("%s", table.text(experiment.env))
     files.write_atomic(run_dir.config_path, freeze(cfg).encode())
+    trust.sign(run_dir.config_path)
     run_dir.update_latest()
     provenance.write(
         run_dir.provenance_path,

@@ -137,9 +137,9 @@ def test_a_manifest_names_plain_files_only(tmp_path, monkeypatch, name):
     (tmp_path / "secret.npz").write_bytes(b"s")
     path = checkpoint_of(tmp_path / "run" / "checkpoints", files={name: entry(b"s")})
     opened: list[str] = []
-    read = checkpoint.files.read_regular
+    read = checkpoint.foreign.read_regular
     monkeypatch.setattr(
-        checkpoint.files, "read_regular", lambda file, limit: (opened.append(file.name), read(file, limit))[1]
+        checkpoint.foreign, "read_regular", lambda file, limit: (opened.append(file.name), read(file, limit))[1]
     )
     (problem,) = checkpoint.verify(path)
     assert "names the file" in problem
@@ -200,7 +200,7 @@ def test_a_file_that_is_no_file_or_has_no_end_is_not_read(tmp_path, kind):
 
 
 def test_json_without_end_anywhere_in_a_run_ends_no_report(tmp_path):
-    run = run_dir.RunDir(tmp_path / "2026-01-01_00-00-00")
+    run = run_dir.RunDir(tmp_path / "runs" / "a" / "2026-01-01_00-00-00")
     (run.eval / "final").mkdir(parents=True)
     for path in (run.status_path, run.provenance_path, run.metrics_path, run.eval / "final" / "metrics.json"):
         path.write_bytes(DEEP + b"\n")
@@ -210,7 +210,7 @@ def test_json_without_end_anywhere_in_a_run_ends_no_report(tmp_path):
     assert metrics.read(run.metrics_path, str) == []
     found = runs.read(run.path)
     assert found.state == "unknown" and found.commit is None and found.remarks
-    assert run_dir.open("latest", tmp_path.parent).path == run.path.resolve()
+    assert run_dir.open("latest", tmp_path / "runs").path == run.path.resolve()
     (run.checkpoints).mkdir()
     (run.checkpoints / "best.json").write_bytes(DEEP)
     with pytest.raises(CheckpointError, match="best.json is damaged"):

@@ -89,6 +89,19 @@ def test_yaml_files_that_change_change_no_job(cwd):
     assert (run / "train.log").read_text().count("gamma 0.5") == 2
 
 
+def test_a_sweep_with_terms_of_ones_own_asks_nobody_and_one_that_was_downloaded_does(cwd):
+    (cwd.path / "own.py").write_text("def term(ctx):\n    return 1.0\n")
+    sweep = (*SWEEP, "seed=1", "+task.rewards.mine={_target_: own.term, weight: 1.0}")
+    (cwd.path / "fail-1").touch()
+    assert cwd.run(*sweep)[0] == 1
+    code, printed = cwd.run(*sweep, XDG_CONFIG_HOME=str(cwd.path))  # another user's
+    assert code == 1 and "write trust=own" in printed and "Traceback" not in printed
+    (cwd.path / "fail-1").unlink()
+    code, printed = cwd.run(*sweep, "trust=own", XDG_CONFIG_HOME=str(cwd.path))
+    assert code == 0, printed
+    assert cwd.run(*sweep)[0] == 0 and set(cwd.trainings("s").values()) == {2}
+
+
 def test_what_is_drawn_or_follows_from_the_sweep_is_frozen_too(cwd):
     """A seed; the folder's name as the group of wandb."""
     sweep = ("-m", "task=cartpole_balance", "seed=null", "hydra.sweep.dir=s", "logger=wandb")

@@ -24,6 +24,7 @@ from ksim.config.compose import compose, load_frozen
 from ksim.rl import init_train_state
 from ksim.store import checkpoint, metrics, run_dir, status
 from ksim.store.run_dir import RunDir
+from ksim.system import trust
 from ksim.training.experiment import build
 from ksim.training.loop import train
 from ksim.viz import plots, render
@@ -251,6 +252,7 @@ def test_what_is_not_finite_is_told_once_a_term(tmp_path, caplog):
         patch.syspath_prepend(tmp_path)
         run = train_here(tmp_path, "task=cartpole_balance", "physics=mujoco", "eval.episodes=0", *new)
     paths = [f"task.{place}.root" for place in ("rewards", "metrics", "observations.actor.terms")]
+    assert "poles.root" in trust.read(run.config_path)  # the user's own run: nobody asks for trust=poles
     lines = metrics.read(run.metrics_path)
     assert len(lines) == 2
     for line in lines:
