@@ -129,7 +129,7 @@ def _convert(value: Any, expected: Any, path: str) -> Any:
     if kind in (dict, Mapping):
         key_type, value_type = args or (Any, Any)
         pairs = _accept(isinstance(value, Mapping), value).items()
-        return {_convert(k, key_type, path): _convert(v, value_type, path) for k, v in pairs}
+        return {_convert(k, key_type, path): convert(v, value_type, f"{path}.{k}") for k, v in pairs}
     return value
 
 

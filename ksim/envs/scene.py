@@ -1,9 +1,8 @@
 """The compiled model of a task and the names in it, resolved to ids once."""
 
-import difflib
 import re
-from collections.abc import Mapping, Sequence
-from functools import cached_property, lru_cache
+from collections.abc import Mapping
+from functools import cached_property
 
 import mujoco
 import numpy as np
@@ -15,6 +14,8 @@ from ksim.errors import ConfigError
 from ksim.physics.base import APPLIED_FORCES
 from ksim.robots import Robot, load
 from ksim.robots.actuators import Control, add_actuators
+from ksim.robots.mjcf import replace_planes
+from ksim.robots.parts import Kind, Names, match
 
 _INTEGRATORS = {
     "euler": mujoco.mjtIntegrator.mjINT_EULER,
@@ -78,32 +79,43 @@ class Scene:
         free = [j for j in ids if self.model.jnt_type[j] == mujoco.mjtJoint.mjJNT_FREE]
         return free[0] if free else None
 
-    def find_joints(self, pattern: str | Sequence[str], *, actuated: bool = False) -> np.ndarray:
-        """Indices of the joints whose whole name matches a regex (or one of several).
+    def find_joints(self, names: Names, *, actuated: bool = False) -> np.ndarray:
+        """Indices of the joints that a part of the robot has, or whose whole name matches a regex.
 
         Args:
-            pattern: one regex or several.
+            names: a part's name or a regex, or several of them; a part wins over a regex.
             actuated: look among the actuated joints only.
 
         Raises:
             ConfigError: nothing matches.
         """
-        names = self.joint_names[: self.num_actuated] if actuated else self.joint_names
-        return _match(_as_tuple(pattern), tuple(names), "actuated joint" if actuated else "joint")
+        there = self.joint_names[: self.num_actuated] if actuated else self.joint_names
+        return match(names, there, "joint", self.robot.parts, what="actuated joint" if actuated else None)
 
-    def find(self, kind: str, pattern: str | Sequence[str]) -> np.ndarray:
-        """Ids of the bodies, geoms, sites or sensors whose whole name matches a regex (or one of several).
+    def find(self, kind: Kind, names: Names) -> np.ndarray:
+        """Ids of the bodies, geoms, sites or sensors that a part of the robot has, or whose whole name matches a regex.
 
         Args:
             kind: `body`, `geom`, `site` or `sensor`.
-            pattern: one regex or several.
+            names: a part's name or a regex, or several of them; a part wins over a regex.
 
         Raises:
             ConfigError: nothing matches.
         """
         count = {"body": "nbody", "geom": "ngeom", "site": "nsite", "sensor": "nsensor"}[kind]
-        names = tuple(getattr(self.model, kind)(i).name for i in range(getattr(self.model, count)))
-        return _match(_as_tuple(pattern), names, kind)
+        there = [getattr(self.model, kind)(i).name for i in range(getattr(self.model, count))]
+        return match(names, there, kind, self.robot.parts)
+
+    @property
+    def home_height(self) -> float:
+        """Height of a floating base above the floor in the home pose, m: the robot's measure of length.
+
+        Raises:
+            ConfigError: the base is fixed.
+        """
+        if self.base_qpos_adr is None:
+            raise ConfigError(f"robot {self.robot.name!r} has no floating base")
+        return float(self.home_qpos[self.base_qpos_adr + 2])
 
     def compiled(self, name: str) -> np.ndarray:
         """What all envs start with, of a field that may differ between envs: mjModel's, forces applied, encoder bias.
@@ -147,8 +159,9 @@ def build_scene(
     spec = robot.spec
     add_actuators(spec, robot, control or {})
     if cfg.scene.terrain == "plane":
+        replace_planes(spec, "floor")
         _add_floor(spec)
-    contacts = _add_sensors(spec, cfg)
+    contacts = _add_sensors(robot, cfg)
     _add_lights(spec)
     _set_options(spec, cfg.sim)
     _set_contacts(spec, cfg.sim)
@@ -162,7 +175,7 @@ def build_scene(
 
 def _add_floor(spec: mujoco.MjSpec) -> None:
     spec.add_texture(
-        name="floor",
+        name="scene/floor",  # names that no MJCF has
         type=mujoco.mjtTexture.mjTEXTURE_2D,
         builtin=mujoco.mjtBuiltin.mjBUILTIN_CHECKER,
         rgb1=[0.80, 0.83, 0.86],
@@ -171,28 +184,28 @@ def _add_floor(spec: mujoco.MjSpec) -> None:
         height=300,
     )
     textures = [""] * mujoco.mjtTextureRole.mjNTEXROLE
-    textures[mujoco.mjtTextureRole.mjTEXROLE_RGB] = "floor"
-    spec.add_material(name="floor", textures=textures, texrepeat=[2, 2], texuniform=True)
+    textures[mujoco.mjtTextureRole.mjTEXROLE_RGB] = "scene/floor"
+    spec.add_material(name="scene/floor", textures=textures, texrepeat=[2, 2], texuniform=True)
     # contype 1 meets the conaffinity 1 of feet and props; conaffinity 0 keeps everything else out.
     spec.worldbody.add_geom(
         name="floor",
         type=mujoco.mjtGeom.mjGEOM_PLANE,
         size=[0, 0, 0.05],
-        material="floor",
+        material="scene/floor",
         contype=1,
         conaffinity=0,
         condim=3,
     )
 
 
-def _add_sensors(spec: mujoco.MjSpec, cfg: ManagerBasedRlEnvCfg) -> dict[str, ContactSensor]:
+def _add_sensors(robot: Robot, cfg: ManagerBasedRlEnvCfg) -> dict[str, ContactSensor]:
     """Add the task's sensors; the contact sensors among them, by name."""
     contacts = {}
     for name, term in resolve("task.scene.sensors", cfg.scene.sensors, SensorSettings).items():
         with at(term):
-            if name in [sensor.name for sensor in spec.sensors]:
+            if name in [sensor.name for sensor in robot.spec.sensors]:
                 raise ConfigError(f"the robot's MJCF has a sensor {name!r} already")
-            sensor = construct(term)(spec, name)
+            sensor = construct(term)(robot, name)
         if isinstance(sensor, ContactSensor):
             contacts[name] = sensor
     return contacts
@@ -200,7 +213,7 @@ def _add_sensors(spec: mujoco.MjSpec, cfg: ManagerBasedRlEnvCfg) -> dict[str, Co
 
 def _add_lights(spec: mujoco.MjSpec) -> None:
     spec.worldbody.add_light(
-        name="sun",
+        name="scene/sun",
         type=mujoco.mjtLightType.mjLIGHT_DIRECTIONAL,
         pos=[0, 0, 4],
         dir=[0.3, 0.5, -1],
@@ -209,7 +222,7 @@ def _add_lights(spec: mujoco.MjSpec) -> None:
     spec.visual.headlight.ambient = [0.35, 0.35, 0.35]
     spec.visual.headlight.diffuse = [0.4, 0.4, 0.4]
     spec.add_texture(
-        name="sky",
+        name="scene/sky",
         type=mujoco.mjtTexture.mjTEXTURE_SKYBOX,
         builtin=mujoco.mjtBuiltin.mjBUILTIN_GRADIENT,
         rgb1=[0.95, 0.97, 1.0],
@@ -232,9 +245,6 @@ def _set_options(spec: mujoco.MjSpec, sim: SimCfg) -> None:
         option.gravity = sim.gravity
     # A diverged state must stay visible to the NaN guard: C MuJoCo would silently put the robot back to qpos0.
     option.disableflags |= mujoco.mjtDisableBit.mjDSBL_AUTORESET
-    # Implicit damping of the Euler integrator costs a factorization; no robot here has joint damping.
-    if sim.integrator == "euler":
-        option.disableflags |= mujoco.mjtDisableBit.mjDSBL_EULERDAMP
 
 
 def _set_contacts(spec: mujoco.MjSpec, sim: SimCfg) -> None:
@@ -245,23 +255,3 @@ def _set_contacts(spec: mujoco.MjSpec, sim: SimCfg) -> None:
             geom.solimp = sim.contact_solimp
         if sim.contact_margin is not None:
             geom.margin = sim.contact_margin
-
-
-def _as_tuple(pattern: str | Sequence[str]) -> tuple[str, ...]:
-    return (pattern,) if isinstance(pattern, str) else tuple(pattern)
-
-
-@lru_cache(maxsize=1024)
-def _match(patterns: tuple[str, ...], names: tuple[str, ...], kind: str) -> np.ndarray:
-    found: set[int] = set()
-    for pattern in patterns:
-        try:
-            ids = [i for i, name in enumerate(names) if name and re.fullmatch(pattern, name)]
-        except re.error as error:
-            raise ConfigError(f"{kind} pattern {pattern!r} is not a regular expression: {error}") from None
-        if not ids:
-            close = difflib.get_close_matches(pattern, names, n=1)
-            hint = f" (did you mean {close[0]!r}?)" if close else ""
-            raise ConfigError(f"no {kind} matches {pattern!r}{hint}; there are: {', '.join(n for n in names if n)}")
-        found.update(ids)
-    return np.array(sorted(found))

@@ -1,8 +1,8 @@
 """A task as people check it at the start of a run: its groups and terms, with weights, shapes and resolved names."""
 
 import dataclasses
-import inspect
 import io
+import typing
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -11,13 +11,12 @@ from rich.console import Console, Group
 from rich.markup import escape
 from rich.table import Table
 
+from ksim.config.values import parameters
 from ksim.envs.env import Env
 from ksim.envs.scene import Scene
 from ksim.envs.terms import Term
 from ksim.errors import ConfigError
-
-# Parameters that name parts of the robot, and what kind of part.
-_NAMES = {"joints": "joint", "bodies": "body", "feet": "body", "geoms": "geom", "sites": "site", "site": "site"}
+from ksim.robots.parts import Kind
 
 
 def describe(env: Env) -> Group:
@@ -103,31 +102,40 @@ def _settings(settings: Any) -> str:
 
 
 def _parameters(term: Term, scene: Scene) -> str:
-    shown = []
+    shown, known = [], parameters(term.func)[0]
     for name in term.parameter_names:
         if name in term.driven:
             shown.append(f"{name}=curriculum.{term.driven[name]}")
             continue
-        value = term.params.get(name, inspect.signature(term.func).parameters[name].default)
-        if name in term.params or name in _NAMES:
-            shown.append(f"{name}={_value(value)}{_resolved(name, value, scene)}")
+        kind = _kind(known[name].annotation) if name in known else None
+        value = term.params[name] if name in term.params else known[name].default
+        if name in term.params or kind is not None:
+            shown.append(f"{name}={_value(value)}{_resolved(kind, value, scene)}")
     if "weight" in term.driven:
         shown.append(f"weight=curriculum.{term.driven['weight']}")
     return " ".join(shown)
 
 
-def _resolved(name: str, pattern: Any, scene: Scene) -> str:
-    """The parts of the robot that a pattern names, with their ids."""
-    kind = _NAMES.get(name)
-    if kind is None or not isinstance(pattern, str | tuple) or pattern == ".*":
+def _kind(annotation: Any) -> Kind | None:
+    """What a parameter's names are those of (`Joints`, `Bodies`, ...); None where it holds no names."""
+    for option in (annotation, *typing.get_args(annotation)):
+        found = [kind for kind in getattr(option, "__metadata__", ()) if kind in typing.get_args(Kind)]
+        if found:
+            return found[0]
+    return None
+
+
+def _resolved(kind: Kind | None, names: Any, scene: Scene) -> str:
+    """What names are found, with their ids."""
+    if kind is None or not isinstance(names, str | tuple) or names == ".*":
         return ""
     try:
         if kind == "joint":
-            found = {scene.joint_names[i]: int(scene.joint_ids[i]) for i in scene.find_joints(pattern)}
+            found = {scene.joint_names[i]: int(scene.joint_ids[i]) for i in scene.find_joints(names)}
         else:
-            found = {getattr(scene.model, kind)(i).name: int(i) for i in scene.find(kind, pattern)}
+            found = {getattr(scene.model, kind)(i).name: int(i) for i in scene.find(kind, names)}
     except ConfigError:
-        return ""  # the term means something else by this name
+        return ""  # a default that this robot lacks
     return " → " + ", ".join(f"{name} ({i})" for name, i in found.items())
 
 

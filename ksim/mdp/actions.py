@@ -14,6 +14,7 @@ from ksim.envs.context import Context
 from ksim.envs.scene import Scene
 from ksim.mdp.quantities import per_joint
 from ksim.robots.actuators import Control
+from ksim.robots.parts import Joints
 
 Scale = float | dict[str, float]
 
@@ -50,14 +51,14 @@ class JointAction:
 
 
 def joint_position(
-    scene: Scene, *, joints: str = ".*", scale: Scale = 0.5, scale_by_strength: bool = False, soft_limit: float = 1.0
+    scene: Scene, *, joints: Joints = ".*", scale: Scale = 0.5, scale_by_strength: bool = False, soft_limit: float = 1.0
 ) -> JointAction:
     """Position targets around the home pose: home + scale * action, within the joints' ranges.
 
     Args:
         scene: the task's scene.
-        joints: regex of the joints' names.
-        scale: rad of target per action unit, one number or one by regex.
+        joints: joints, by part or regex.
+        scale: rad of target per action unit, one number or one by part or regex.
         scale_by_strength: multiply by torque limit / kp, the offset at which a joint's PD torque saturates, so that
             one action unit asks for `scale` times the full torque of every joint.
         soft_limit: part of each joint's range, about its middle, that targets may use.
@@ -71,7 +72,7 @@ def joint_position(
     return JointAction("position", ids, scale_a, scene.home_joint_pos[ids], lower, upper)
 
 
-def relative_joint_position(scene: Scene, *, joints: str = ".*", scale: Scale = 0.1) -> JointAction:
+def relative_joint_position(scene: Scene, *, joints: Joints = ".*", scale: Scale = 0.1) -> JointAction:
     """Position targets relative to the measured positions: joint position + scale * action, within the ranges."""
     ids = scene.find_joints(joints, actuated=True)
     middle, half = _range(scene, ids)
@@ -79,23 +80,23 @@ def relative_joint_position(scene: Scene, *, joints: str = ".*", scale: Scale = 
     return JointAction("position", ids, _scale(scene, ids, scale), zeros, middle - half, middle + half, True)
 
 
-def joint_velocity(scene: Scene, *, joints: str = ".*", scale: Scale = 1.0) -> JointAction:
+def joint_velocity(scene: Scene, *, joints: Joints = ".*", scale: Scale = 1.0) -> JointAction:
     """Velocity targets: scale * action, rad/s or m/s."""
     return _direct(scene, "velocity", joints, scale, np.full(scene.num_actuated, np.inf))
 
 
-def joint_effort(scene: Scene, *, joints: str = ".*", scale: Scale = 1.0) -> JointAction:
+def joint_effort(scene: Scene, *, joints: Joints = ".*", scale: Scale = 1.0) -> JointAction:
     """Torques or forces: scale * action, N m or N, within the actuators' limits."""
     return _direct(scene, "effort", joints, scale, scene.robot.torque_limit_u)
 
 
-def _direct(scene: Scene, control: Control, joints: str, scale: Scale, limit_u: np.ndarray) -> JointAction:
+def _direct(scene: Scene, control: Control, joints: Joints, scale: Scale, limit_u: np.ndarray) -> JointAction:
     ids = scene.find_joints(joints, actuated=True)
     return JointAction(control, ids, _scale(scene, ids, scale), np.zeros(len(ids)), -limit_u[ids], limit_u[ids])
 
 
 def _scale(scene: Scene, ids: np.ndarray, scale: Scale) -> np.ndarray:
-    """(a,) one factor a joint."""
+    """(a,) one factor per joint."""
     return np.broadcast_to(per_joint(scene, ids, scale, "scale", actuated=True), ids.shape).astype(float)
 
 

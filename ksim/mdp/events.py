@@ -13,6 +13,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 from ksim.envs.context import Context
 from ksim.envs.math import quat_from_euler, quat_multiply
 from ksim.mdp.quantities import uniform
+from ksim.robots.parts import Bodies, Joints
 
 Range = tuple[float, float]
 Writes = dict[str, Float[Array, "..."]]
@@ -81,7 +82,7 @@ def reset_joints(
     ctx: Context,
     key: PRNGKeyArray,
     *,
-    joints: str = ".*",
+    joints: Joints = ".*",
     position_range: Range = (0.0, 0.0),
     velocity_range: Range = (0.0, 0.0),
 ) -> Writes:
@@ -90,7 +91,7 @@ def reset_joints(
     Args:
         ctx: the env.
         key: random key.
-        joints: regex of the joints' names.
+        joints: joints, by part or regex.
         position_range: added to each position, rad or m.
         velocity_range: new velocities, rad/s or m/s.
     """
@@ -140,14 +141,14 @@ class external_force(eqx.Module):  # noqa: N801  (a term's name, as a task write
     """Push bodies with a force and a torque that last for a while; modes `interval` and `step`.
 
     Args:
-        bodies: regex of the bodies' names; each gets draws of its own, at its centre of mass.
+        bodies: bodies, by part or regex; each gets draws of its own, at its centre of mass.
         duration_range_s: how long it lasts, s, rounded to env steps and at least one.
         force_range: each axis of the force, world frame, N.
         torque_range: each axis of the torque, world frame, N m.
         impulse: the ranges are of the whole impulse, N s and N m s, whatever its duration.
     """
 
-    bodies: str
+    bodies: Bodies
     duration_range_s: Range
     force_range: Range = (0.0, 0.0)
     torque_range: Range = (0.0, 0.0)

@@ -6,6 +6,7 @@ from jaxtyping import Array, Float
 from ksim.envs.context import Context
 from ksim.envs.mirror import mirrors_as
 from ksim.mdp.quantities import seen_by_imu
+from ksim.robots.parts import Bodies, Joints
 
 
 @mirrors_as("polar")
@@ -34,19 +35,19 @@ def base_height(ctx: Context) -> Float[Array, " 1"]:
 
 
 @mirrors_as("joints")
-def joint_pos(ctx: Context, *, joints: str = ".*", measured: bool = True) -> Float[Array, " n"]:
+def joint_pos(ctx: Context, *, joints: Joints = ".*", measured: bool = True) -> Float[Array, " n"]:
     """Positions of the joints relative to the home pose, rad or m; as the encoders measure them, or as they are."""
     position = ctx.joint_pos_rel + ctx.encoder_bias if measured and ctx.has_encoder_bias else ctx.joint_pos_rel
     return position[ctx.scene.find_joints(joints)]
 
 
 @mirrors_as("joints")
-def joint_vel(ctx: Context, *, joints: str = ".*") -> Float[Array, " n"]:
+def joint_vel(ctx: Context, *, joints: Joints = ".*") -> Float[Array, " n"]:
     """Velocities of the joints, rad/s or m/s."""
     return ctx.joint_vel[ctx.scene.find_joints(joints)]
 
 
-def joint_pos_cos_sin(ctx: Context, *, joints: str = ".*") -> Float[Array, " 2n"]:
+def joint_pos_cos_sin(ctx: Context, *, joints: Joints = ".*") -> Float[Array, " 2n"]:
     """Cosines, then sines of the joints' angles, for joints that turn without a limit."""
     angle = ctx.joint_pos[ctx.scene.find_joints(joints)]
     return jnp.concatenate([jnp.cos(angle), jnp.sin(angle)])
@@ -65,7 +66,7 @@ def command(ctx: Context, *, name: str) -> Float[Array, " n"]:
 
 
 @mirrors_as("joints")
-def actuator_force(ctx: Context, *, joints: str = ".*") -> Float[Array, " n"]:
+def actuator_force(ctx: Context, *, joints: Joints = ".*") -> Float[Array, " n"]:
     """Torque or force of the joints' actuators in the last substep, N m or N."""
     return ctx.actuator_force[ctx.scene.find_joints(joints, actuated=True)]
 
@@ -94,12 +95,12 @@ def air_time(ctx: Context, *, sensor: str) -> Float[Array, " n"]:
 
 
 @mirrors_as("bodies")
-def heights(ctx: Context, *, bodies: str) -> Float[Array, " n"]:
+def heights(ctx: Context, *, bodies: Bodies) -> Float[Array, " n"]:
     """Heights of the origins of bodies above the floor's zero, m, in the order of the model.
 
     Args:
         ctx: the env.
-        bodies: regex of the bodies' names.
+        bodies: bodies, by part or regex.
     """
     return ctx.xpos[ctx.scene.find("body", bodies), 2]
 

@@ -1,6 +1,7 @@
 """What terms of several kinds are made of."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
@@ -8,10 +9,30 @@ import mujoco
 import numpy as np
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
+from ksim.config.fields import setting
 from ksim.envs.context import Context
 from ksim.envs.math import quat_multiply, rotate, rotate_inverse, yaw_of
 from ksim.envs.scene import Scene
 from ksim.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Share:
+    """A length by the robot's own measure, so that a task fits robots of any size."""
+
+    of_home_height: float = setting(above=0)  # part of the base's height in the home pose
+
+
+Length = float | Share
+
+
+def metres(scene: Scene, length: Length) -> float:
+    """A length in metres, as it is or as a share of the robot's.
+
+    Raises:
+        ConfigError: a share, and the robot's base is fixed.
+    """
+    return length.of_home_height * scene.home_height if isinstance(length, Share) else length
 
 
 def uniform(key: PRNGKeyArray, bounds: Sequence[float] | Array, shape: Sequence[int]) -> Array:
@@ -69,7 +90,7 @@ def seen_by_imu(ctx: Context, vector: Float[Array, " 3"]) -> Float[Array, " 3"]:
 def per_joint(
     scene: Scene, joints: np.ndarray, value: float | Mapping[str, float], name: str, *, actuated: bool = False
 ) -> np.ndarray | float:
-    """A parameter that is one number, or a number by regex of the joints' names; the last one that matches wins.
+    """A parameter that is one number, or a number by part or regex of joints; the last one that matches wins.
 
     Args:
         scene: the task's scene.

@@ -18,19 +18,19 @@ from ksim.envs.math import quat_from_euler, quat_multiply, rotate
 from ksim.errors import ConfigError
 from ksim.mdp.events import Writes
 from ksim.mdp.quantities import uniform
+from ksim.robots.parts import Bodies, Geoms, Joints, Sites
 
 Range = tuple[float, float]
-Names = str | tuple[str, ...]
 Operation = Literal["scale", "add", "set"]
 
 
-def friction(ctx: Context, key: PRNGKeyArray, *, geoms: Names, range: Range, operation: Operation = "scale") -> Writes:
+def friction(ctx: Context, key: PRNGKeyArray, *, geoms: Geoms, range: Range, operation: Operation = "scale") -> Writes:
     """Sliding friction of geoms, the same draw for all of them.
 
     Args:
         ctx: the env.
         key: random key.
-        geoms: regex of the geoms' names, or several.
+        geoms: geoms, by part or regex, or several of these.
         range: of the coefficient, of what is added to it, or of its factor.
         operation: `scale` the compiled value, `add` to it, or `set` it.
 
@@ -50,13 +50,13 @@ def gravity(ctx: Context, key: PRNGKeyArray, *, range: Range) -> Writes:
     return {"opt.gravity": compiled + uniform(key, range, (3,))}
 
 
-def mass(ctx: Context, key: PRNGKeyArray, *, bodies: Names, range: Range, operation: Operation = "scale") -> Writes:
+def mass(ctx: Context, key: PRNGKeyArray, *, bodies: Bodies, range: Range, operation: Operation = "scale") -> Writes:
     """Masses of bodies, each drawn for itself; the inertia follows in proportion, as with another density.
 
     Args:
         ctx: the env.
         key: random key.
-        bodies: regex of the bodies' names, or several.
+        bodies: bodies, by part or regex, or several of these.
         range: of the mass, of what is added to it (kg), or of its factor.
         operation: `scale` the compiled value, `add` to it, or `set` it.
 
@@ -76,7 +76,7 @@ def mass(ctx: Context, key: PRNGKeyArray, *, bodies: Names, range: Range, operat
     }
 
 
-def centre_of_mass(ctx: Context, key: PRNGKeyArray, *, bodies: Names, range: Range) -> Writes:
+def centre_of_mass(ctx: Context, key: PRNGKeyArray, *, bodies: Bodies, range: Range) -> Writes:
     """Centres of mass of bodies, moved along each axis of the body by a draw of its own, m."""
     ids = _movable(ctx, bodies)
     value = _compiled(ctx, "body_ipos")[ids] + uniform(key, range, (len(ids), 3))
@@ -87,7 +87,7 @@ def inertia(
     ctx: Context,
     key: PRNGKeyArray,
     *,
-    bodies: Names,
+    bodies: Bodies,
     log_mass_range: Range = (0.0, 0.0),
     log_stretch_range: Range = (0.0, 0.0),
     shear_range: Range = (0.0, 0.0),
@@ -102,7 +102,7 @@ def inertia(
     Args:
         ctx: the env.
         key: random key.
-        bodies: regex of the bodies' names, or several.
+        bodies: bodies, by part or regex, or several of these.
         log_mass_range: the mass is multiplied by exp of this.
         log_stretch_range: lengths along each principal axis are multiplied by exp of this.
         shear_range: displacement along one axis per length of another.
@@ -122,14 +122,14 @@ def inertia(
 
 
 def armature(
-    ctx: Context, key: PRNGKeyArray, *, joints: Names = ".*", range: Range, operation: Operation = "scale"
+    ctx: Context, key: PRNGKeyArray, *, joints: Joints = ".*", range: Range, operation: Operation = "scale"
 ) -> Writes:
     """Rotor inertia of joints, each drawn for itself, kg m^2 (kg)."""
     return _of_dofs(ctx, key, "dof_armature", joints, range, operation)
 
 
 def friction_loss(
-    ctx: Context, key: PRNGKeyArray, *, joints: Names = ".*", range: Range, operation: Operation = "scale"
+    ctx: Context, key: PRNGKeyArray, *, joints: Joints = ".*", range: Range, operation: Operation = "scale"
 ) -> Writes:
     """Dry friction of joints, each drawn for itself, N m (N)."""
     return _of_dofs(ctx, key, "dof_frictionloss", joints, range, operation)
@@ -139,7 +139,7 @@ def gains(
     ctx: Context,
     key: PRNGKeyArray,
     *,
-    joints: Names = ".*",
+    joints: Joints = ".*",
     kp_range: Range = (1.0, 1.0),
     kd_range: Range = (1.0, 1.0),
 ) -> Writes:
@@ -162,7 +162,7 @@ def gains(
     }
 
 
-def torque_limit(ctx: Context, key: PRNGKeyArray, *, joints: Names = ".*", range: Range) -> Writes:
+def torque_limit(ctx: Context, key: PRNGKeyArray, *, joints: Joints = ".*", range: Range) -> Writes:
     """Factors of what the joints' actuators can do at most, each drawn for itself."""
     ids = ctx.scene.find_joints(joints, actuated=True)
     factor = uniform(key, range, (len(ids), 1))
@@ -170,7 +170,7 @@ def torque_limit(ctx: Context, key: PRNGKeyArray, *, joints: Names = ".*", range
     return {"actuator_forcerange": ctx.model_field("actuator_forcerange").at[ids].set(value)}
 
 
-def encoder_bias(ctx: Context, key: PRNGKeyArray, *, joints: Names = ".*", range: Range) -> Writes:
+def encoder_bias(ctx: Context, key: PRNGKeyArray, *, joints: Joints = ".*", range: Range) -> Writes:
     """What the joints' encoders measure too much, each drawn for itself, rad (m).
 
     Actuators that track a position follow the measurement; so does the observation `joint_pos`.
@@ -183,7 +183,7 @@ def imu_mount(
     ctx: Context,
     key: PRNGKeyArray,
     *,
-    site: str | None = None,
+    site: Sites = "imu",
     position_range: Range = (0.0, 0.0),
     tilt_range: Range = (0.0, 0.0),
 ) -> Writes:
@@ -193,17 +193,16 @@ def imu_mount(
     Args:
         ctx: the env.
         key: random key.
-        site: name of the sensor's site; None for the robot's `imu_site`.
+        site: the sensor's site, by part or regex.
         position_range: along each axis of the body, m.
         tilt_range: about each axis of the site, rad.
 
     Raises:
-        ConfigError: the robot has no such site.
+        ConfigError: the robot has no such site, or several.
     """
-    name = site or ctx.scene.robot.imu_site
-    if name is None:
-        raise ConfigError(f"robot {ctx.scene.robot.name!r} has no imu_site; name a 'site'")
-    (i,) = ctx.scene.find("site", name)
+    i, *others = ctx.scene.find("site", site)
+    if others:
+        raise ConfigError(f"site: must name one site, not {1 + len(others)}")
     position_key, tilt_key = jax.random.split(key)
     position = _compiled(ctx, "site_pos")[i] + uniform(position_key, position_range, (3,))
     turn = quat_from_euler(uniform(tilt_key, tilt_range, (3,)))
@@ -263,14 +262,14 @@ def _operate(operation: Operation, values: np.ndarray, drawn: Array, what: str =
             return jnp.broadcast_to(drawn, values.shape)
 
 
-def _of_dofs(ctx: Context, key: PRNGKeyArray, field: str, joints: Names, range: Range, operation: Operation) -> Writes:
+def _of_dofs(ctx: Context, key: PRNGKeyArray, field: str, joints: Joints, range: Range, operation: Operation) -> Writes:
     ids = ctx.scene.joint_dof_adr[ctx.scene.find_joints(joints)]
     drawn = uniform(key, range, (len(ids),))
     value = _operate(operation, _compiled(ctx, field)[ids], drawn, f"{field} of a joint")
     return {field: ctx.model_field(field).at[ids].set(value)}
 
 
-def _heavy(ctx: Context, bodies: Names) -> np.ndarray:
+def _heavy(ctx: Context, bodies: Bodies) -> np.ndarray:
     """Ids of bodies, all of which have mass."""
     ids = ctx.scene.find("body", bodies)
     for i in ids:
@@ -279,7 +278,7 @@ def _heavy(ctx: Context, bodies: Names) -> np.ndarray:
     return ids
 
 
-def _movable(ctx: Context, bodies: Names) -> np.ndarray:
+def _movable(ctx: Context, bodies: Bodies) -> np.ndarray:
     """Ids of bodies, the mass of all of which may move inside of them."""
     ids, model = _heavy(ctx, bodies), ctx.scene.model
     for i in ids:

@@ -8,7 +8,8 @@ from jaxtyping import Array, Float
 from ksim.envs import mirror
 from ksim.envs.context import Context
 from ksim.errors import ConfigError
-from ksim.mdp.quantities import contact_points, is_asked_to_move, per_joint, planar_velocity
+from ksim.mdp.quantities import Length, contact_points, is_asked_to_move, metres, per_joint, planar_velocity
+from ksim.robots.parts import Bodies, Joints
 
 Std = float | dict[str, float]
 
@@ -53,9 +54,10 @@ def orientation(ctx: Context) -> Float[Array, ""]:
     return jnp.sum(jnp.square(ctx.projected_gravity[:2]))
 
 
-def base_height(ctx: Context, *, target: float, std: float = 0.1) -> Float[Array, ""]:
+def base_height(ctx: Context, *, target: Length, std: Length = 0.1) -> Float[Array, ""]:
     """How close the base is to a height, in (0, 1]: exp(-(z - target)^2 / std^2), m."""
-    return jnp.exp(-jnp.square(ctx.base_pos[2] - target) / std**2)
+    error = ctx.base_pos[2] - metres(ctx.scene, target)
+    return jnp.exp(-jnp.square(error) / metres(ctx.scene, std) ** 2)
 
 
 def still(ctx: Context, *, std: float = 0.3) -> Float[Array, ""]:
@@ -63,7 +65,7 @@ def still(ctx: Context, *, std: float = 0.3) -> Float[Array, ""]:
     return jnp.exp(-jnp.linalg.norm(ctx.base_lin_vel_w[:2]) / std)
 
 
-def capture_point(ctx: Context, *, feet: str, std: float = 0.1) -> Float[Array, ""]:
+def capture_point(ctx: Context, *, feet: Bodies, std: Length = 0.1) -> Float[Array, ""]:
     """How close the capture point is to the middle of the feet, in (0, 1]: exp(-|xi - p|^2 / std^2), m.
 
     The capture point xi = c + v / omega is where a robot, seen as a linear inverted pendulum, must put its centre
@@ -72,7 +74,7 @@ def capture_point(ctx: Context, *, feet: str, std: float = 0.1) -> Float[Array, 
 
     Args:
         ctx: the env.
-        feet: regex of the bodies of the feet; p is the mean of their origins, the ankles.
+        feet: bodies of the feet, by part or regex; p is the mean of their origins, the ankles.
         std: distance of the reward's fall, m.
     """
     scene = ctx.scene
@@ -81,10 +83,10 @@ def capture_point(ctx: Context, *, feet: str, std: float = 0.1) -> Float[Array, 
     gravity = -float(scene.model.opt.gravity[2])
     omega = jnp.sqrt(gravity / jnp.maximum(com[2] - ankles[2], 0.1))
     error = com[:2] + ctx.base_lin_vel_w[:2] / omega - ankles[:2]
-    return jnp.exp(-jnp.sum(jnp.square(error)) / std**2)
+    return jnp.exp(-jnp.sum(jnp.square(error)) / metres(scene, std) ** 2)
 
 
-def bodies_still(ctx: Context, *, bodies: str, std: float = 0.3) -> Float[Array, ""]:
+def bodies_still(ctx: Context, *, bodies: Bodies, std: float = 0.3) -> Float[Array, ""]:
     """How still bodies are, such as feet that should stay where they are, in (0, 1]: mean of exp(-|v| / std), m/s."""
     velocity = ctx.body_lin_vel(ctx.scene.find("body", bodies))
     return jnp.mean(jnp.exp(-jnp.linalg.norm(velocity, axis=-1) / std))
@@ -108,13 +110,13 @@ def base_yaw_rate(ctx: Context) -> Float[Array, ""]:
 # Joints and actions
 
 
-def posture(ctx: Context, *, joints: str = ".*", std: Std = 0.3) -> Float[Array, ""]:
+def posture(ctx: Context, *, joints: Joints = ".*", std: Std = 0.3) -> Float[Array, ""]:
     """How close joints are to the home pose, in (0, 1]: exp(-mean((q - q_home)^2 / std^2)), rad.
 
     Args:
         ctx: the env.
-        joints: regex of the joints' names.
-        std: one number, or one by regex of the joints' names.
+        joints: joints, by part or regex.
+        std: one number, or one by part or regex of joints.
     """
     ids = ctx.scene.find_joints(joints)
     std_n = per_joint(ctx.scene, ids, std, "std")
@@ -123,20 +125,20 @@ def posture(ctx: Context, *, joints: str = ".*", std: Std = 0.3) -> Float[Array,
     return jnp.exp(-jnp.mean(jnp.square(ctx.joint_pos_rel[ids] / std_n)))
 
 
-def stand_still(ctx: Context, *, command: str, joints: str = ".*", max_command: float = 0.1) -> Float[Array, ""]:
+def stand_still(ctx: Context, *, command: str, joints: Joints = ".*", max_command: float = 0.1) -> Float[Array, ""]:
     """Sum of the joints' distances from the home pose while a command asks to stand, rad; else 0.
 
     Args:
         ctx: the env.
         command: name of the command; one no longer than `max_command`, in its own units, asks to stand.
-        joints: regex of the joints' names.
+        joints: joints, by part or regex.
         max_command: see `command`.
     """
     away = jnp.sum(jnp.abs(ctx.joint_pos_rel[ctx.scene.find_joints(joints)]))
     return jnp.where(is_asked_to_move(ctx, command, max_command), 0.0, away)
 
 
-def asymmetry(ctx: Context, *, joints: str = ".*") -> Float[Array, ""]:
+def asymmetry(ctx: Context, *, joints: Joints = ".*") -> Float[Array, ""]:
     """Mean squared difference between the pose and its mirror image, left to right, rad^2.
 
     Raises:
@@ -150,28 +152,28 @@ def asymmetry(ctx: Context, *, joints: str = ".*") -> Float[Array, ""]:
     return jnp.mean(jnp.square(position - mirrored(position)))
 
 
-def joint_deviation(ctx: Context, *, joints: str = ".*") -> Float[Array, ""]:
+def joint_deviation(ctx: Context, *, joints: Joints = ".*") -> Float[Array, ""]:
     """Sum of squared distances of joints from the home pose, rad^2."""
     return jnp.sum(jnp.square(ctx.joint_pos_rel[ctx.scene.find_joints(joints)]))
 
 
-def joint_vel(ctx: Context, *, joints: str = ".*") -> Float[Array, ""]:
+def joint_vel(ctx: Context, *, joints: Joints = ".*") -> Float[Array, ""]:
     """Sum of squared joint velocities, rad^2/s^2."""
     return jnp.sum(jnp.square(ctx.joint_vel[ctx.scene.find_joints(joints)]))
 
 
-def joint_acc(ctx: Context, *, joints: str = ".*") -> Float[Array, ""]:
+def joint_acc(ctx: Context, *, joints: Joints = ".*") -> Float[Array, ""]:
     """Sum of squared joint accelerations in the last substep, rad^2/s^4."""
     ids = ctx.scene.find_joints(joints)
     return jnp.sum(jnp.square(ctx.qacc[ctx.scene.joint_dof_adr[ids]]))
 
 
-def joint_limits(ctx: Context, *, joints: str = ".*", soft_factor: float = 0.9) -> Float[Array, ""]:
+def joint_limits(ctx: Context, *, joints: Joints = ".*", soft_factor: float = 0.9) -> Float[Array, ""]:
     """How far joints are beyond their soft limits, summed, rad; joints without a limit do not count.
 
     Args:
         ctx: the env.
-        joints: regex of the joints' names.
+        joints: joints, by part or regex.
         soft_factor: part of each joint's range, about its middle, that costs nothing.
     """
     ids = ctx.scene.find_joints(joints)
@@ -203,25 +205,25 @@ def action_size(ctx: Context) -> Float[Array, ""]:
     return jnp.sum(jnp.square(ctx.action))
 
 
-def torque(ctx: Context, *, joints: str = ".*") -> Float[Array, ""]:
+def torque(ctx: Context, *, joints: Joints = ".*") -> Float[Array, ""]:
     """Mean of squared actuator torques as parts of their limits, in [0, 1]."""
     ids = ctx.scene.find_joints(joints, actuated=True)
     return jnp.mean(jnp.square(ctx.actuator_force[ids] / ctx.scene.robot.torque_limit_u[ids]))
 
 
-def power(ctx: Context, *, joints: str = ".*") -> Float[Array, ""]:
+def power(ctx: Context, *, joints: Joints = ".*") -> Float[Array, ""]:
     """Mechanical power that actuators give and take: sum of |torque of the last substep x velocity after it|, W."""
     ids = ctx.scene.find_joints(joints, actuated=True)
     return jnp.sum(jnp.abs(ctx.actuator_force[ids] * ctx.joint_vel[ids]))
 
 
-def joint_near(ctx: Context, *, joints: str, target: float = 0.0, std: float = 1.0) -> Float[Array, ""]:
+def joint_near(ctx: Context, *, joints: Joints, target: float = 0.0, std: float = 1.0) -> Float[Array, ""]:
     """How close joints are to a position, in (0, 1]: exp(-mean((q - target)^2) / std^2), rad or m."""
     error = ctx.joint_pos[ctx.scene.find_joints(joints)] - target
     return jnp.exp(-jnp.mean(jnp.square(error)) / std**2)
 
 
-def pole_upright(ctx: Context, *, joint: str) -> Float[Array, ""]:
+def pole_upright(ctx: Context, *, joint: Joints) -> Float[Array, ""]:
     """How upright a pole stands on its hinge, in [0, 1]: (1 + cos(angle)) / 2."""
     angle = ctx.joint_pos[ctx.scene.find_joints(joint)]
     return jnp.mean(1.0 + jnp.cos(angle)) / 2.0
@@ -255,7 +257,7 @@ def feet_slip(ctx: Context, *, sensor: str) -> Float[Array, ""]:
 
 
 def feet_clearance(
-    ctx: Context, *, sensor: str, height: float, command: str | None = None, min_command: float = 0.1
+    ctx: Context, *, sensor: str, height: Length, command: str | None = None, min_command: float = 0.1
 ) -> Float[Array, ""]:
     """How far feet are from a height above the floor's zero while they swing: sum of |z - height| |v_xy|, m^2/s.
 
@@ -267,7 +269,7 @@ def feet_clearance(
         min_command: see `command`.
     """
     point, velocity = contact_points(ctx, sensor)
-    cost = jnp.sum(jnp.abs(point[:, 2] - height) * jnp.linalg.norm(velocity[:, :2], axis=-1))
+    cost = jnp.sum(jnp.abs(point[:, 2] - metres(ctx.scene, height)) * jnp.linalg.norm(velocity[:, :2], axis=-1))
     return jnp.where(is_asked_to_move(ctx, command, min_command), cost, 0.0)
 
 

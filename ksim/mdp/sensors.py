@@ -1,16 +1,17 @@
 """Sensors that a task adds to its robot's model (`task.scene.sensors`), so that any MJCF will do.
 
-A sensor is a function of the model's spec and the sensor's name in the task that adds what it needs before the model
-compiles. Terms read it with `ctx.sensor(name)`, contacts with `ctx.contact(name)`.
+A sensor is a function of the robot and the sensor's name in the task that adds what it needs to the robot's spec before
+the model compiles. Terms read it with `ctx.sensor(name)`, contacts with `ctx.contact(name)`.
 """
 
-import re
 from typing import Literal
 
 import mujoco
 
 from ksim.envs.contacts import SLOTS, ContactSensor
 from ksim.errors import ConfigError
+from ksim.robots import Robot
+from ksim.robots.parts import Bodies, Geoms, Sites, match
 
 _TYPES = {
     "accelerometer": mujoco.mjtSensor.mjSENS_ACCELEROMETER,
@@ -30,10 +31,10 @@ _TYPES = {
 
 
 def at_site(
-    spec: mujoco.MjSpec,
+    robot: Robot,
     name: str,
     *,
-    site: str,
+    site: Sites,
     type: Literal[
         "accelerometer",
         "gyro",
@@ -53,57 +54,57 @@ def at_site(
     """One of MuJoCo's sensors at a site, in MuJoCo's units.
 
     Args:
-        spec: the model's.
+        robot: the task's.
         name: the sensor's.
-        site: name of the site.
+        site: the one site, by a part's name such as `imu` or by a regex.
         type: what it measures, by MuJoCo's name.
 
     Raises:
-        ConfigError: there is no such site.
+        ConfigError: there is no such site, or more than one.
     """
-    sites = [s.name for s in spec.sites]
-    if site not in sites:
-        raise ConfigError(f"site: there is no site {site!r}; there are: {', '.join(n for n in sites if n)}")
-    spec.add_sensor(name=name, type=_TYPES[type], objtype=mujoco.mjtObj.mjOBJ_SITE, objname=site)
+    sites = [s.name for s in robot.spec.sites]
+    found = [sites[i] for i in match(site, sites, "site", robot.parts)]
+    if len(found) != 1:
+        raise ConfigError(f"site: must name one site, not {', '.join(found)}")
+    robot.spec.add_sensor(name=name, type=_TYPES[type], objtype=mujoco.mjtObj.mjOBJ_SITE, objname=found[0])
 
 
 def contact(
-    spec: mujoco.MjSpec,
+    robot: Robot,
     name: str,
     *,
-    bodies: str | None = None,
-    geoms: str | None = None,
+    bodies: Bodies | None = None,
+    geoms: Geoms | None = None,
     against: str | None = None,
     track_time: bool = False,
 ) -> ContactSensor:
     """Contacts of bodies, or of geoms: one element for each.
 
     Args:
-        spec: the model's.
+        robot: the task's.
         name: the sensor's.
-        bodies: regex of the bodies' names; a body's contacts are those of its own geoms that collide.
-        geoms: regex of the geoms' names, in place of bodies.
+        bodies: bodies, by part or regex; a body's contacts are those of its own geoms that collide.
+        geoms: geoms, by part or regex, in place of bodies.
         against: name of the one geom, such as the floor, contacts with which count; None for all.
         track_time: also keep for how long each element has been in contact or in the air.
 
     Raises:
         ConfigError: nothing matches, or a body has no geom that collides.
     """
-    if (bodies is None) == (geoms is None):
-        raise ConfigError("give either 'bodies' or 'geoms', a regex of names")
-    if geoms is not None:
-        found = {geom.name: [geom] for geom in spec.geoms if geom.name and _matches(geoms, geom.name)}
-    else:
-        assert bodies is not None
+    spec = robot.spec
+    if geoms is not None and bodies is None:
+        named = [geom for geom in spec.geoms if geom.name]
+        found = {named[i].name: [named[i]] for i in match(geoms, [g.name for g in named], "geom", robot.parts)}
+    elif bodies is not None and geoms is None:
+        there = list(spec.bodies)
+        ids = match(bodies, [body.name for body in there], "body", robot.parts)
+        in_pairs = {name for pair in spec.pairs for name in (pair.geomname1, pair.geomname2)}
         found = {
-            body.name: [geom for geom in body.geoms if geom.contype or geom.conaffinity]
-            for body in spec.bodies
-            if body.name and _matches(bodies, body.name)
+            there[i].name: [g for g in there[i].geoms if g.contype or g.conaffinity or (g.name and g.name in in_pairs)]
+            for i in ids
         }
-    if not found:
-        kind, pattern = ("body", bodies) if geoms is None else ("geom", geoms)
-        names = [x.name for x in (spec.bodies if geoms is None else spec.geoms) if x.name]
-        raise ConfigError(f"no {kind} matches {pattern!r}; there are: {', '.join(names)}")
+    else:
+        raise ConfigError("give either 'bodies' or 'geoms'")
     if against is not None and against not in [geom.name for geom in spec.geoms]:
         raise ConfigError(f"against: there is no geom {against!r}")
     elements = []
@@ -135,10 +136,3 @@ def _add_contact(spec: mujoco.MjSpec, name: str, geom: str, against: str | None)
         sensor.reftype = mujoco.mjtObj.mjOBJ_GEOM
         sensor.refname = against
     return name
-
-
-def _matches(pattern: str, name: str) -> bool:
-    try:
-        return re.fullmatch(pattern, name) is not None
-    except re.error as error:
-        raise ConfigError(f"{pattern!r} is not a regular expression: {error}") from None

@@ -4,6 +4,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool
 
 from ksim.envs.context import Context
+from ksim.mdp.quantities import Length, metres
+from ksim.robots.parts import Joints
 
 
 def time_out(ctx: Context) -> Bool[Array, ""]:
@@ -19,9 +21,9 @@ def bad_orientation(ctx: Context, *, limit_rad: float = 1.0) -> Bool[Array, ""]:
     return ctx.projected_gravity[2] > -jnp.cos(limit_rad)
 
 
-def low_height(ctx: Context, *, limit: float) -> Bool[Array, ""]:
+def low_height(ctx: Context, *, limit: Length) -> Bool[Array, ""]:
     """The base is lower than `limit`, m."""
-    return ctx.base_pos[2] < limit
+    return ctx.base_pos[2] < metres(ctx.scene, limit)
 
 
 def illegal_contact(ctx: Context, *, sensor: str, force: float = 1.0) -> Bool[Array, ""]:
@@ -46,6 +48,6 @@ def nan(ctx: Context) -> Bool[Array, ""]:
     return ctx.diverged | ~finite
 
 
-def joint_out_of_range(ctx: Context, *, joints: str, limit: float) -> Bool[Array, ""]:
+def joint_out_of_range(ctx: Context, *, joints: Joints, limit: float) -> Bool[Array, ""]:
     """One of the joints is farther than `limit` from zero, rad or m."""
     return jnp.any(jnp.abs(ctx.joint_pos[ctx.scene.find_joints(joints)]) > limit)

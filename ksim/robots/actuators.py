@@ -5,9 +5,9 @@ from typing import Literal
 
 import mujoco
 
+from ksim.config.words import hint
 from ksim.errors import ConfigError
 from ksim.robots.robot import Robot
-from ksim.robots.table import nearest
 
 Control = Literal["position", "velocity", "effort"]
 """What an actuator's control is: a target angle (rad), a target velocity (rad/s) or a torque (N m)."""
@@ -16,7 +16,7 @@ _CONTROLS = ("position", "velocity", "effort")
 
 
 def add_actuators(spec: mujoco.MjSpec, robot: Robot, control: Mapping[str, Control]) -> None:
-    """Add one actuator a joint to ``spec``, in the table's order and named after the joint.
+    """Add one actuator per joint to ``spec``, in the table's order and named after the joint.
 
     With ``implicitfast`` MuJoCo takes the velocity feedback of these affine actuators implicitly, which stays stable
     at gains where a torque computed outside of the solver does not. Controls are not clamped, torques are, to
@@ -33,7 +33,7 @@ def add_actuators(spec: mujoco.MjSpec, robot: Robot, control: Mapping[str, Contr
     for name, kind in control.items():
         if name not in robot.joint_names:
             raise ConfigError(
-                f"task.actions: robot '{robot.name}' has no actuated joint '{name}'{nearest(name, robot.joint_names)}; "
+                f"task.actions: robot '{robot.name}' has no actuated joint '{name}'{hint(name, robot.joint_names)}; "
                 f"there are: {', '.join(robot.joint_names)}"
             )
         if kind not in _CONTROLS:

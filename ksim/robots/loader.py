@@ -1,17 +1,28 @@
 """Load a robot: a built-in one by its name, or any folder with a robot.yaml by its path."""
 
+import importlib.util
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import mujoco
 import numpy as np
 
+from ksim.config.words import hint
 from ksim.errors import ConfigError
+from ksim.robots import mirror as mirroring
 from ksim.robots import mjcf as mjcf_file
 from ksim.robots import table as robot_table
-from ksim.robots.robot import Mirror, Robot
-from ksim.robots.table import Table, nearest
+from ksim.robots.parts import Kind, Part, match
+from ksim.robots.robot import Robot
+from ksim.robots.table import Table
 
 _HERE = Path(__file__).parent
+_PACKAGE = "package://"
+Row = TypeVar("Row")
+_FREE, _BALL = mujoco.mjtJoint.mjJNT_FREE, mujoco.mjtJoint.mjJNT_BALL
 
 
 def names() -> list[str]:
@@ -22,49 +33,62 @@ def names() -> list[str]:
 def load(name: str, mjcf: str | None = None) -> Robot:
     """Load a robot with a fresh spec.
 
+    What its MJCF has of actuators, keyframes, lights in the world and a sky is removed: the table and the scene have
+    their own. Planes in the world stay; a scene with a floor replaces them (`mjcf.replace_planes`).
+
     Args:
-        name: a built-in robot, or the path of a folder with a robot.yaml and its MJCF.
-        mjcf: path of another MJCF of the same robot, with the same joints. What it has of actuators, keyframes, and
-            planes and lights in the world is removed; sites and foot geoms of the table that it lacks are left out.
+        name: a built-in robot, or the path of a folder with a robot.yaml, with a slash in it (``./my_robot``).
+        mjcf: path of another MJCF of the same robot, with the same joints; parts may find none of their sites and
+            geoms in it. In place of a path, ``package://<package>/<path in it>``.
 
     Raises:
-        ConfigError: an unknown robot, a file that is missing or cannot be read, joints that are not in the MJCF.
+        ConfigError: an unknown robot, a file that is missing or cannot be read, names that are not in the MJCF.
     """
     folder = _folder(name)
-    table = robot_table.read(folder / "robot.yaml")
-    if mjcf is None:
-        path, where = table.mjcf, "task.scene.robot"
-    else:
-        path, where = Path(mjcf).expanduser(), "task.scene.mjcf"
-    spec = mjcf_file.read(path, where)
+    table_path = folder / "robot.yaml"
+    table = robot_table.read(table_path)
+    where = f"task.scene.robot: {table_path}"
+    path = _mjcf_path(table.mjcf, folder, where) if mjcf is None else _mjcf_path(mjcf, Path(), "task.scene.mjcf")
+    spec = mjcf_file.read(path, where if mjcf is None else "task.scene.mjcf")
     if mjcf is not None:
-        mjcf_file.strip(spec)
-    _check_names(spec, table, path, where, strict=mjcf is None)
-    for joint_name, row in table.joints.items():
-        spec.joint(joint_name).armature = row.armature
-    model = mjcf_file.compile_model(spec, path, where)
-
-    rows = table.joints.values()
-    home_qpos = _home_qpos(model, table)
+        where = f"task.scene.mjcf: {path}"
+    mjcf_file.strip(spec)
+    found = _Found(spec, table.parts, where)
+    rows = found.by_joint(table.joints, "joints")
+    for joint_name, row in rows.items():
+        if row.armature is not None:
+            spec.joint(joint_name).armature = row.armature
+    base, imu = found.only("base", "body"), None
+    if "imu" in table.parts and (mjcf is None or found.has("imu", "site")):
+        imu = found.only("imu", "site")
+    if mjcf is None:
+        found.check_parts()
+    is_floating_base = _has_floating_base(spec, base, table, where)
+    home_joint_pos = found.by_joint(table.home.joint_pos, "home.joint_pos")
+    model = mjcf_file.compile_model(spec, path, "task.scene.robot" if mjcf is None else "task.scene.mjcf")
+    home_qpos = _home_qpos(model, base, table, home_joint_pos)
+    joint_names = tuple(rows)
+    ids = [model.joint(joint_name).id for joint_name in joint_names]
+    mirror = None
+    if table.mirror is not None:
+        mirror = mirroring.mirror_map(table.mirror, joint_names, where)
+        if is_floating_base:
+            mirroring.check(mirror, model, joint_names, home_qpos, base, where)
     return Robot(
         name=folder.name,
         spec=spec,
-        joint_names=tuple(table.joints),
-        actuator_types=tuple(row.type for row in rows),
-        kp_u=np.array([row.kp for row in rows]),
-        kd_u=np.array([row.kd for row in rows]),
-        torque_limit_u=np.array([row.torque_limit for row in rows]),
-        max_torque_u=np.array([row.max_torque for row in rows]),
-        max_velocity_u=np.array([row.max_velocity for row in rows]),
-        armature_u=np.array([row.armature for row in rows]),
+        parts=table.parts,
+        joint_names=joint_names,
+        kp_u=np.array([row.kp for row in rows.values()]),
+        kd_u=np.array([row.kd for row in rows.values()]),
+        torque_limit_u=np.array([row.torque_limit for row in rows.values()]),
+        armature_u=model.dof_armature[model.jnt_dofadr[ids]],
         home_qpos=home_qpos,
-        home_joint_pos_u=np.array([table.home_joint_pos[joint_name] for joint_name in table.joints]),
-        base_body=table.base_body,
-        is_floating_base=table.home_base_pos is not None,
-        imu_site=table.imu_site if table.imu_site and spec.site(table.imu_site) else None,
-        foot_sites=tuple(site for site in table.foot_sites if spec.site(site)),
-        foot_geoms=tuple(geom for geom in table.foot_geoms if spec.geom(geom)),
-        mirror=_mirror(table),
+        home_joint_pos_u=home_qpos[model.jnt_qposadr[ids]],
+        base_body=base,
+        is_floating_base=is_floating_base,
+        imu_site=imu,
+        mirror=mirror,
     )
 
 
@@ -72,61 +96,105 @@ def _folder(name: str) -> Path:
     if name in names():
         return _HERE / name
     folder = Path(name).expanduser()
-    if (folder / "robot.yaml").is_file():
-        return folder.resolve()
-    if folder.is_dir():
-        raise ConfigError(f"task.scene.robot: no robot.yaml in {folder}")
+    if "/" in name or os.sep in name:
+        if (folder / "robot.yaml").is_file():
+            return folder.resolve()
+        what = "no robot.yaml in" if folder.is_dir() else "no such folder:"
+        raise ConfigError(f"task.scene.robot: {what} {folder}")
+    here = f" (did you mean the folder './{name}'?)" if (folder / "robot.yaml").is_file() else hint(name, names())
     raise ConfigError(
-        f"task.scene.robot: unknown robot '{name}'{nearest(name, names())}; "
-        f"there are {', '.join(names())}, or the path of a folder with a robot.yaml"
+        f"task.scene.robot: unknown robot '{name}'{here}; "
+        f"there are {', '.join(names())}, or the path of a folder with a robot.yaml, such as ./my_robot"
     )
 
 
-def _check_names(spec: mujoco.MjSpec, table: Table, path: Path, where: str, strict: bool) -> None:
-    """What the table names must be in the model; sites and geoms only where ``strict``."""
+def _mjcf_path(given: str, folder: Path, where: str) -> Path:
+    """The file that `package://<package>/<path>` names, or one relative to a folder."""
+    if not given.startswith(_PACKAGE):
+        return folder / Path(given).expanduser()
+    package, _, inside = given.removeprefix(_PACKAGE).partition("/")
+    # Found, not imported: a robot's table runs no code. So no dots: to find `a.b` imports `a`.
+    spec = importlib.util.find_spec(package) if package.isidentifier() else None
+    if spec is None or not spec.submodule_search_locations:
+        raise ConfigError(f"{where}: {given}: there is no installed package {package!r}")
+    return Path(next(iter(spec.submodule_search_locations))) / inside
 
-    def require(kind: str, wanted: list[str], there: list[str]) -> None:
-        if missing := [word for word in wanted if word not in there]:
-            raise ConfigError(
-                f"{where}: {path} has no {kind} {', '.join(missing)}{nearest(missing[0], there)}; "
-                f"it has: {', '.join(filter(None, there)) or 'none'}"
-            )
 
-    joint_names = [joint.name for joint in spec.joints if joint.type != mujoco.mjtJoint.mjJNT_FREE]
-    require("joint", list(dict.fromkeys([*table.joints, *table.home_joint_pos])), joint_names)
-    require("body", [table.base_body], [body.name for body in spec.bodies])
-    if strict:
-        sites = [*table.foot_sites, *([table.imu_site] if table.imu_site else [])]
-        require("site", sites, [site.name for site in spec.sites])
-        require("geom", list(table.foot_geoms), [geom.name for geom in spec.geoms])
-    for name in table.home_joint_pos:
-        if spec.joint(name).type == mujoco.mjtJoint.mjJNT_BALL:
-            raise ConfigError(f"{where}: {path}: joint '{name}' is a ball joint; wanted is a hinge or a slide")
-    free = [joint for joint in spec.body(table.base_body).joints if joint.type == mujoco.mjtJoint.mjJNT_FREE]
-    if bool(free) != (table.home_base_pos is not None):
-        has, wants = ("a", "no") if free else ("no", "a")
+@dataclass(frozen=True)
+class _Found:
+    """Names of a table in the robot's spec; `where` is the file that messages name."""
+
+    spec: mujoco.MjSpec
+    parts: Mapping[str, Part]
+    where: str
+
+    def names(self, kind: Kind) -> list[str]:
+        elements = {"joint": self._joints, "body": self.spec.bodies, "geom": self.spec.geoms, "site": self.spec.sites}
+        return [element.name for element in elements[kind]]
+
+    @property
+    def _joints(self) -> list[mujoco.MjsJoint]:
+        return [joint for joint in self.spec.joints if joint.type != _FREE]
+
+    def find(self, key: str, patterns: str | Sequence[str], kind: Kind) -> list[str]:
+        names = self.names(kind)
+        try:
+            return [names[i] for i in match(patterns, names, kind)]
+        except ConfigError as error:
+            raise ConfigError(f"{self.where}: {key}: {error}") from None
+
+    def by_joint(self, rows: Mapping[str, Row], key: str) -> dict[str, Row]:
+        """What each joint's row is."""
+        found: dict[str, Row] = {}
+        for pattern, row in rows.items():
+            for name in self.find(f"{key}.{pattern}", pattern, "joint"):
+                if name in found:
+                    raise ConfigError(f"{self.where}: {key}.{pattern}: the joint '{name}' is in two rows")
+                if self.spec.joint(name).type == _BALL:
+                    raise ConfigError(
+                        f"{self.where}: {key}.{pattern}: '{name}' is a ball joint; wanted is a hinge or a slide"
+                    )
+                found[name] = row
+        return found
+
+    def has(self, part: str, kind: Kind) -> bool:
+        try:
+            self.find("", self.parts[part].patterns(kind), kind)
+        except ConfigError:
+            return False
+        return True
+
+    def only(self, part: str, kind: Kind) -> str:
+        found = self.find(f"parts.{part}", self.parts[part].patterns(kind), kind)
+        if len(found) != 1:
+            raise ConfigError(f"{self.where}: parts.{part}: must name one {kind}, not {', '.join(found)}")
+        return found[0]
+
+    def check_parts(self) -> None:
+        """Each regex of each part names something."""
+        for name, part in self.parts.items():
+            kinds: tuple[Kind, ...] = ("joint", "body", "geom", "site")
+            for kind in kinds:
+                if patterns := part.patterns(kind):
+                    self.find(f"parts.{name}", patterns, kind)
+
+
+def _has_floating_base(spec: mujoco.MjSpec, base: str, table: Table, where: str) -> bool:
+    is_free = any(joint.type == _FREE for joint in spec.body(base).joints)
+    if is_free != (table.home.base_pos is not None):
+        has, wants = ("a", "no") if is_free else ("no", "a")
         raise ConfigError(
-            f"{where}: {path}: body '{table.base_body}' has {has} free joint, but the robot's home pose "
-            f"(home.base_pos) wants {wants} floating base"
+            f"{where}: body '{base}' has {has} free joint, but the robot's home pose (home.base_pos) wants {wants} "
+            "floating base"
         )
+    return is_free
 
 
-def _home_qpos(model: mujoco.MjModel, table: Table) -> np.ndarray:
-    qpos = model.qpos0.copy()
-    if table.home_base_pos is not None:
-        start = model.jnt_qposadr[model.body(table.base_body).jntadr[0]]
-        qpos[start : start + 7] = [*table.home_base_pos, 1.0, 0.0, 0.0, 0.0]
-    for name, value in table.home_joint_pos.items():
+def _home_qpos(model: mujoco.MjModel, base: str, table: Table, joint_pos: Mapping[str, float]) -> np.ndarray:
+    qpos = np.array(model.qpos0)
+    if table.home.base_pos is not None:
+        start = model.jnt_qposadr[model.body(base).jntadr[0]]
+        qpos[start : start + 7] = [*table.home.base_pos, 1.0, 0.0, 0.0, 0.0]
+    for name, value in joint_pos.items():
         qpos[model.jnt_qposadr[model.joint(name).id]] = value
     return qpos
-
-
-def _mirror(table: Table) -> Mirror | None:
-    if table.mirror is None:
-        return None
-    order = list(table.joints)
-    pairs = [table.mirror[name] for name in order]
-    return Mirror(
-        joint_index_u=np.array([order.index(other) for other, _ in pairs]),
-        joint_sign_u=np.array([float(sign) for _, sign in pairs]),
-    )

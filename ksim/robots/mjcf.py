@@ -4,6 +4,7 @@ from pathlib import Path
 
 import mujoco
 
+from ksim.config.words import one_line
 from ksim.errors import ConfigError
 
 _LFS_POINTER = b"version https://git-lfs"
@@ -22,7 +23,7 @@ def read(path: Path, where: str) -> mujoco.MjSpec:
     try:
         spec = _parse(path)
     except (OSError, ValueError) as e:
-        raise ConfigError(f"{where}: {path}: {_one_line(e)}") from None
+        raise ConfigError(f"{where}: {path}: {one_line(e)}") from None
     # Told here because MuJoCo's own words for a pointer are about a damaged mesh.
     pointers = [name for name, file in _asset_files(spec, path.parent) if _is_lfs_pointer(file)]
     if pointers:
@@ -35,28 +36,48 @@ def compile_model(spec: mujoco.MjSpec, path: Path, where: str) -> mujoco.MjModel
     try:
         return spec.compile()
     except ValueError as e:
-        raise ConfigError(f"{where}: {path}: {_one_line(e)}") from None
+        raise ConfigError(f"{where}: {path}: {one_line(e)}") from None
 
 
 def strip(spec: mujoco.MjSpec) -> None:
-    """Remove what the scene adds itself: actuators, keyframes, the world's planes and lights.
+    """Remove what the robot's table and the scene have themselves: actuators, keyframes, the world's lights, a sky.
 
-    What refers to a removed element (sensors, contact pairs) goes with it.
+    Sensors of a removed element go with it.
     """
     obj = mujoco.mjtObj
-    planes = [geom for geom in spec.worldbody.geoms if geom.type == mujoco.mjtGeom.mjGEOM_PLANE]
     removed = {(obj.mjOBJ_ACTUATOR, a.name) for a in spec.actuators if a.name}
-    removed |= {(obj.mjOBJ_GEOM, g.name) for g in planes if g.name}
     removed |= {(obj.mjOBJ_LIGHT, light.name) for light in spec.worldbody.lights if light.name}
     for sensor in list(spec.sensors):
         if (sensor.objtype, sensor.objname) in removed or (sensor.reftype, sensor.refname) in removed:
             spec.delete(sensor)
-    for pair in list(spec.pairs):
-        if {(obj.mjOBJ_GEOM, pair.geomname1), (obj.mjOBJ_GEOM, pair.geomname2)} & removed:
-            spec.delete(pair)
-    for element in [*spec.actuators, *spec.keys, *planes, *spec.worldbody.lights]:
+    skies = [texture for texture in spec.textures if texture.type == mujoco.mjtTexture.mjTEXTURE_SKYBOX]
+    for element in [*spec.actuators, *spec.keys, *spec.worldbody.lights, *skies]:
         spec.delete(element)
     spec.nkey = 0  # else a <size nkey> leaves empty keyframes
+
+
+def replace_planes(spec: mujoco.MjSpec, floor: str) -> None:
+    """Remove the world's planes; contact pairs and sensors that name one of them will name the geom ``floor``.
+
+    The caller adds ``floor``. Raises ConfigError where the MJCF has a geom of that name that is no plane.
+    """
+    geom = mujoco.mjtObj.mjOBJ_GEOM
+    planes = [g for g in spec.worldbody.geoms if g.type == mujoco.mjtGeom.mjGEOM_PLANE]
+    names = {plane.name for plane in planes if plane.name}
+    if spec.geom(floor) is not None and floor not in names:
+        raise ConfigError(
+            f"task.scene.terrain: the MJCF has a geom '{floor}' of its own, which is no plane: 'none' keeps it"
+        )
+    for plane in planes:
+        spec.delete(plane)
+    for pair in spec.pairs:
+        pair.geomname1 = floor if pair.geomname1 in names else pair.geomname1
+        pair.geomname2 = floor if pair.geomname2 in names else pair.geomname2
+    for sensor in spec.sensors:
+        if sensor.objtype == geom and sensor.objname in names:
+            sensor.objname = floor
+        if sensor.reftype == geom and sensor.refname in names:
+            sensor.refname = floor
 
 
 def _parse(path: Path) -> mujoco.MjSpec:
@@ -92,7 +113,3 @@ def _lfs_error(where: str, folder: Path, names: list[str], shown: int = 3) -> Co
     files = ", ".join(names[:shown]) + (f" and {len(names) - shown} more" if len(names) > shown else "")
     are = "is a git-lfs pointer" if len(names) == 1 else "are git-lfs pointers"
     return ConfigError(f"{where}: {files} {are}, not the file itself: run 'git lfs pull' in {folder}")
-
-
-def _one_line(e: Exception) -> str:
-    return " ".join(str(e).split())

@@ -1,9 +1,12 @@
 """What the rest of ksim knows about a robot."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import mujoco
 import numpy as np
+
+from ksim.robots.parts import Part
 
 
 @dataclass(frozen=True)
@@ -22,7 +25,7 @@ class Mirror:
 
 @dataclass(frozen=True)
 class Robot:
-    """A robot as loaded: its model without floor and actuators, and its table.
+    """A robot as loaded: its model without actuators, and its table.
 
     Arrays with the suffix u have a value for each actuated joint, in the order of the actuators.
     """
@@ -30,18 +33,15 @@ class Robot:
     name: str
     spec: mujoco.MjSpec
     """The caller's own, to add a floor, actuators and sensors to; armatures are those of the table."""
+    parts: Mapping[str, Part]
+    """What tasks may name, such as legs and feet."""
     joint_names: tuple[str, ...]
-    actuator_types: tuple[str, ...]
     kp_u: np.ndarray
     """Position gain, N m/rad (N/m for a slide joint)."""
     kd_u: np.ndarray
     """Velocity gain, N m s/rad (N s/m)."""
     torque_limit_u: np.ndarray
     """What the simulated actuator is clamped to, N m (N)."""
-    max_torque_u: np.ndarray
-    """What the actuator type can do at most, N m (N)."""
-    max_velocity_u: np.ndarray
-    """rad/s (m/s)."""
     armature_u: np.ndarray
     """Rotor inertia seen at the joint, kg m^2 (kg)."""
     home_qpos: np.ndarray
@@ -49,12 +49,11 @@ class Robot:
     home_joint_pos_u: np.ndarray
     """The actuated joints' part of ``home_qpos``, rad (m)."""
     base_body: str
+    """The body of the part ``base``."""
     is_floating_base: bool
     """Whether ``base_body`` moves freely (has a free joint)."""
     imu_site: str | None
-    foot_sites: tuple[str, ...]
-    foot_geoms: tuple[str, ...]
-    """The geoms of the feet that collide."""
+    """The site of the part ``imu``."""
     mirror: Mirror | None
 
     @property

@@ -19,6 +19,7 @@ from ksim.errors import ConfigError
 
 REPO = Path(__file__).resolve().parent.parent.parent
 TASKS = sorted(path.stem for path in (REPO / "conf" / "task").glob("*.yaml"))
+ROBOT = {"standing": ["task.scene.robot=kbot"]}  # of tasks that know none
 
 
 @pytest.fixture
@@ -36,7 +37,7 @@ def user_dir(tmp_path):
 
 @pytest.mark.parametrize("task", TASKS)
 def test_every_task_composes(task):
-    cfg = compose.compose([f"task={task}"])
+    cfg = compose.compose([f"task={task}", *ROBOT.get(task, [])])
     assert isinstance(cfg, Config) and cfg.name == task
     assert cfg.algo.rollout_length * cfg.algo.num_envs == cfg.algo.dataset_size
 
@@ -73,7 +74,7 @@ def test_a_null_seed_is_drawn_and_frozen(tmp_path):
 
 @pytest.mark.parametrize("task", TASKS)
 def test_a_frozen_config_is_the_same_config(task, tmp_path):
-    cfg = compose.compose([f"task={task}", "logger=[wandb,tensorboard]"])
+    cfg = compose.compose([f"task={task}", *ROBOT.get(task, []), "logger=[wandb,tensorboard]"])
     (tmp_path / "config.yaml").write_text(freeze(cfg))
     assert load_frozen(tmp_path / "config.yaml") == cfg
     assert list(load_frozen(tmp_path / "config.yaml").task.rewards) == list(cfg.task.rewards)

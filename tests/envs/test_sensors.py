@@ -202,7 +202,8 @@ def test_each_contact_of_a_geom_counts_where_its_sensor_looks():
         body.add_freejoint()
         body.add_geom(name=name, type=kind, size=size)
     pairs = [("box", "floor"), ("ball", "floor"), ("ball", "wall"), ("ball", None)]
-    watched = [sensors.contact(spec, f"s{i}", geoms=own, against=other) for i, (own, other) in enumerate(pairs)]
+    robot = SimpleNamespace(spec=spec, parts={})
+    watched = [sensors.contact(robot, f"s{i}", geoms=own, against=other) for i, (own, other) in enumerate(pairs)]
     model = spec.compile()
     data = plain.forward(model, mujoco.MjData(model), [])
 
@@ -224,8 +225,8 @@ def test_each_contact_of_a_geom_counts_where_its_sensor_looks():
 
 
 MISTAKES = [
-    ({"bodies": "foot"}, r"task\.scene\.sensors\.c: no body matches 'foot'; there are: .*torso"),
-    ({"geoms": "(x"}, r"task\.scene\.sensors\.c: '\(x' is not a regular expression"),
+    ({"bodies": "foot"}, r"sensors\.c: no body matches 'foot'; parts with bodies: base, feet; there are: .*torso"),
+    ({"geoms": "(x"}, r"task\.scene\.sensors\.c: geom pattern '\(x' is not a regular expression"),
     ({}, r"task\.scene\.sensors\.c: give either 'bodies' or 'geoms'"),
     ({"bodies": FEET, "against": "flor"}, r"task\.scene\.sensors\.c: against: there is no geom 'flor'"),
 ]
@@ -245,7 +246,9 @@ def test_an_unknown_contact_sensor_is_named():
 
 def test_a_site_and_a_name_must_be_right():
     at_site = {"_target_": f"{MDP}.sensors.at_site", "type": "gyro"}
-    with pytest.raises(ConfigError, match=r"task\.scene\.sensors\.g: site: there is no site 'imu'; there are: .*imu_s"):
-        make_env(task({"g": at_site | {"site": "imu"}}), "mujoco")
+    with pytest.raises(ConfigError, match=r"task\.scene\.sensors\.g: no site matches 'imu_sit' .*mean 'imu_site'"):
+        make_env(task({"g": at_site | {"site": "imu_sit"}}), "mujoco")
+    with pytest.raises(ConfigError, match=r"sensors\.g: site: must name one site, not left_foot, right_foot"):
+        make_env(task({"g": at_site | {"site": "feet"}}), "mujoco")
     with pytest.raises(ConfigError, match=r"task\.scene\.sensors\.imu_gyro: the robot's MJCF has a sensor 'imu_gyro'"):
         make_env(task({"imu_gyro": at_site | {"site": "imu_site"}}), "mujoco")

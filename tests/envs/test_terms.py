@@ -177,7 +177,7 @@ def test_values_become_the_annotated_type(module, given, expected):
         ({"pair": [1]}, "pair: must be a list of 2 numbers, not [1]"),
         ({"pair": "ab"}, "pair: must be a list of 2 numbers, not 'ab'"),
         ({"maybe": "x"}, "maybe: must be a whole number or null, not 'x'"),
-        ({"factors": {"a": "x"}}, "factors: must be a mapping, not {'a': 'x'}"),
+        ({"factors": {"a": "x"}}, "factors.a: must be a number, not 'x'"),
         ({"mode": "c"}, "mode: must be one of 'a', 'b', not 'c'"),
         ({"numbers": [1, "x"]}, "numbers: must be a list of numbers, not [1, 'x']"),
         ({"lin_vel_range": [2, 1]}, "lin_vel_range: a range must be [lowest, highest], not [2.0, 1.0]"),

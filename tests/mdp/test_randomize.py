@@ -352,7 +352,7 @@ MISTAKES = [
     (randomize.mass, {"bodies": "pole", "range": (-0.1, 1.0)}, "range: -0.1 would leave a body without mass"),
     (randomize.mass, {"bodies": "pole", "range": (-5, 1.0), "operation": "add"}, "would leave a body without mass"),
     (randomize.mass, {"bodies": "world", "range": (0.5, 1.0)}, "no body matches|'world' has no mass"),
-    (randomize.imu_mount, {}, "robot 'cartpole' has no imu_site"),
+    (randomize.imu_mount, {}, "no site matches 'imu'"),
 ]
 
 

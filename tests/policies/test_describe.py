@@ -36,7 +36,7 @@ def test_joints_are_those_of_the_table_in_its_order(kbot, table):
         assert {key: joint[key] for key in ("kp", "kd", "torque_limit")} == {
             key: row[key] for key in ("kp", "kd", "torque_limit")
         }
-        assert joint["armature"] == table["actuator_types"][row["type"]]["armature"]
+        assert joint["armature"] == row["armature"]
 
 
 def test_an_action_unit_is_the_offset_of_full_torque_around_home(kbot, table):

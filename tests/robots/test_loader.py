@@ -16,7 +16,7 @@ ARM_XML = """
 <mujoco>
   <worldbody>
     <body name="base">
-      <joint name="shoulder" axis="0 1 0"/>
+      <joint name="shoulder" axis="0 1 0" armature="0.02"/>
       <geom name="upper" type="capsule" fromto="0 0 0 0.3 0 0" size="0.02"/>
       <site name="imu"/>
       <body name="fore" pos="0.3 0 0">
@@ -30,14 +30,13 @@ ARM_XML = """
 
 ARM_YAML = """
 mjcf: arm.xml
-base_body: base
-imu_site: imu
-foot_geoms: [hand]
-actuator_types:
-  small: {max_torque: 5, max_velocity: 10, armature: 0.01}
+parts:
+  base: {bodies: base}
+  imu: {sites: imu}
+  hands: {geoms: [hand]}
 joints:
-  elbow: {type: small, kp: 20, kd: 1, torque_limit: 3}
-  shoulder: {type: small, kp: 30, kd: 2, torque_limit: 4}
+  elbow: {kp: 20, kd: 1, torque_limit: 3, armature: 0.01}
+  shoulder: {kp: 30, kd: 2, torque_limit: 4}
 home:
   joint_pos: {elbow: 0.5, shoulder: -0.25}
 """
@@ -139,27 +138,28 @@ def test_a_folder(arm: Path) -> None:
     np.testing.assert_array_equal(robot.kp_u, [20, 30])
     np.testing.assert_array_equal(robot.home_qpos, [-0.25, 0.5])
     np.testing.assert_array_equal(robot.home_joint_pos_u, [0.5, -0.25])
-    np.testing.assert_array_equal(robot.spec.compile().dof_armature, [0.01, 0.01])
+    np.testing.assert_array_equal(robot.spec.compile().dof_armature, [0.02, 0.01])  # the MJCF's, and the table's
+    np.testing.assert_array_equal(robot.armature_u, [0.01, 0.02])
     assert (robot.is_floating_base, robot.mirror, robot.imu_site) == (False, None, "imu")
-    assert (robot.foot_sites, robot.foot_geoms) == ((), ("hand",))
+    assert robot.parts["hands"].patterns("geom") == ("hand",)
 
 
 @pytest.mark.parametrize("name", ["robot.mjcf", "robot.xml"])
 def test_a_foreign_mjcf_keeps_the_robot_and_loses_the_scene(name: str, tmp_path: Path) -> None:
     path = foreign_kbot(tmp_path, name)
     original = mujoco.MjModel.from_xml_path(str(path))
-    assert (original.nu, original.nkey, original.nlight, original.npair) == (20, 2, 1, 1)
+    assert (original.nu, original.nkey, original.nlight, original.npair) == (20, 1, 1, 1)
     robot = robots.load("kbot", str(path))
     own = robots.load("kbot")
     model = robot.spec.compile()
-    assert (model.nu, model.nkey, model.nlight, model.npair, model.nmesh) == (0, 0, 0, 0, 1)
+    assert (model.nu, model.nkey, model.nlight, model.npair, model.nmesh) == (0, 0, 0, 1, 1)
     geoms = {model.geom(i).name for i in range(model.ngeom)}
-    assert "crate" in geoms and "ground" not in geoms
+    assert {"crate", "ground"} <= geoms  # whether a plane stays is the scene's to say
     sensors = {model.sensor(i).name for i in range(model.nsensor)}
-    assert "imu_gyro" in sensors and not sensors & {"motor_torque", "to_ground"}
+    assert {"imu_gyro", "to_ground"} <= sensors and "motor_torque" not in sensors
     np.testing.assert_array_equal(model.dof_armature[6:], own.armature_u)  # the table's, not the file's
     np.testing.assert_array_equal(robot.home_qpos, own.home_qpos)  # not a keyframe's
-    assert (robot.imu_site, robot.foot_sites, robot.foot_geoms) == (own.imu_site, own.foot_sites, own.foot_geoms)
+    assert (robot.imu_site, robot.parts) == (own.imu_site, own.parts)
     robots.add_actuators(robot.spec, robot, {})
     assert robot.spec.compile().nu == 20
 
@@ -173,7 +173,7 @@ def test_a_foreign_mjcf_may_lack_sites_and_have_more_joints(arm: Path) -> None:
         .replace("<worldbody>", '<worldbody><body name="box" pos="1 0 2"><freejoint/><geom size="0.1"/></body>')
     )
     robot = robots.load(str(arm), str(other))
-    assert (robot.imu_site, robot.foot_geoms) == (None, ())
+    assert robot.imu_site is None
     np.testing.assert_array_equal(robot.home_qpos, [1, 0, 2, 1, 0, 0, 0, -0.25, 0.5])
 
 
@@ -196,7 +196,7 @@ def test_no_such_mjcf(tmp_path: Path) -> None:
     [
         ("<mujoco><worldbody>", "XML parse error"),
         ("<mujoco><worldbody><bodi/></worldbody></mujoco>", "Schema violation: unrecognized element"),
-        ('<mujoco><asset><mesh name="a" file="absent.stl"/></asset></mujoco>', "has no joint"),
+        ('<mujoco><asset><mesh name="a" file="absent.stl"/></asset></mujoco>', "no joint matches"),
     ],
 )
 def test_a_broken_mjcf(xml: str, words: str, tmp_path: Path) -> None:
@@ -224,14 +224,15 @@ def test_missing_joints_are_named_with_what_there_is(arm: Path) -> None:
     other = arm.parent / "other.xml"
     other.write_text(ARM_XML.replace('name="elbow"', 'name="elbow_1"'))
     assert error(arm, other) == (
-        f"task.scene.mjcf: {other} has no joint elbow (did you mean 'elbow_1'?); it has: shoulder, elbow_1"
+        f"task.scene.mjcf: {other}: joints.elbow: no joint matches 'elbow' (did you mean 'elbow_1'?); "
+        "there are: shoulder, elbow_1"
     )
 
 
 def test_missing_base_body_and_floating_base(arm: Path) -> None:
     other = arm.parent / "other.xml"
     other.write_text(ARM_XML.replace('body name="base"', 'body name="root"'))
-    assert "has no body base" in error(arm, other)
+    assert "parts.base: no body matches 'base'" in error(arm, other)
     other.write_text(ARM_XML.replace('<body name="base">', '<body name="base"><freejoint/></body><body name="arm">'))
     assert "body 'base' has a free joint" in error(arm, other)
 
@@ -259,37 +260,46 @@ def test_many_git_lfs_pointers_are_one_message(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "words"),
     [
-        ("kp: 20", "kpp: 20", "joints.elbow: unknown key 'kpp' (did you mean 'kp'?); known are: type, kp, kd"),
-        ("kp: 20, ", "", "joints.elbow: missing kp"),
-        ("kp: 20", "kp: many", "joints.elbow.kp: wants a number, not 'many'"),
-        ("kp: 20", "kp: true", "joints.elbow.kp: wants a number, not True"),
-        ("kp: 20", "kp: .inf", "joints.elbow.kp: wants a number, not inf"),
-        ("kp: 20", "kp: -1", "joints.elbow.kp: must not be negative, is -1"),
-        ("elbow: {type: small", "elbow: {type: smal", "unknown actuator type 'smal' (did you mean 'small'?)"),
-        ("max_velocity: 10, ", "", "actuator_types.small: missing max_velocity"),
-        ("base_body: base\n", "", "missing base_body"),
-        ("base_body: base\n", "base_bodi: base\n", "unknown key 'base_bodi' (did you mean 'base_body'?)"),
-        ("foot_geoms: [hand]", "foot_geoms: hand", "foot_geoms: wants a list of names, not 'hand'"),
-        ("elbow: 0.5, ", "", "home.joint_pos: no angle for joint 'elbow'"),
-        ("home:", "home:\n  base_pos: [0, 1]", "home.base_pos: wants three numbers [x, y, z], not [0, 1]"),
+        ("kp: 20", "kpp: 20", "joints.elbow.kpp: no such setting (did you mean 'kp'?)"),
+        ("kp: 20, ", "", "joints.elbow: 'kp' is missing"),
+        ("kp: 20", "kp: many", "joints.elbow.kp: must be a number, not 'many'"),
+        ("kp: 20", "kp: true", "joints.elbow.kp: must be a number, not True"),
+        ("kp: 20", "kp: .inf", "joints.elbow.kp: must be 0 or more and finite, not inf"),
+        ("kp: 20", "kp: -1", "joints.elbow.kp: must be 0 or more, not -1"),
+        ("  elbow: {kp", "  elbo: {kp", "joints.elbo: no joint matches 'elbo' (did you mean 'elbow'?); there are: "),
+        ("  elbow: {kp", "  el.*|sh.*: {kp", "joints.shoulder: the joint 'shoulder' is in two rows"),
+        ("  elbow: {kp", "  el(: {kp", "joints.el(: joint pattern 'el(' is not a regular expression"),
+        ("  base: {bodies: base}\n", "", "'parts.base' is missing: {bodies: <the body that the others hang on>}"),
+        ("{bodies: base}", "{bodies: '.*e'}", "parts.base: must name one body, not base, fore"),
+        ("{bodies: base}", "{bodys: base}", "parts.base.bodys: no such setting (did you mean 'bodies'?)"),
+        ("{geoms: [hand]}", "{geoms: [hand, fist]}", "parts.hands: no geom matches 'fist'; there are: upper, hand"),
+        ("{geoms: [hand]}", "{geoms: {hand: 1}}", "parts.hands.geoms: must be a string or a list of strings, not {"),
+        ("hands: {geoms: [hand]}", "hands: {}", "the part 'hands' names nothing"),
+        ("hands: {", "'[LR]hand': {", "the name of a part is made of letters, digits and _: not '[LR]hand'"),
+        ("elbow: 0.5, ", "elbows: 0.5, ", "home.joint_pos.elbows: no joint matches 'elbows' (did you mean 'elbow'?)"),
+        ("home:", "home:\n  base_pos: [0, 1]", "home.base_pos: must be a list of 3 numbers or null, not [0, 1]"),
         ("home:", "home:\n  base_pos: [0, 0, 1]", "body 'base' has no free joint"),
         ("home:", "mirror: {elbow: [elbow, -1]}\nhome:", "mirror: no mirrored joint for shoulder"),
         ("home:", "mirror: {elbow: [sholder, -1]}\nhome:", "no actuated joint 'sholder' (did you mean 'shoulder'?)"),
-        ("home:", "mirror: {elbow: [shoulder, 2]}\nhome:", "mirror.elbow: wants [joint, sign] with sign 1 or -1"),
+        ("home:", "mirror: {elbow: [shoulder, 2]}\nhome:", "'mirror.elbow' must be [joint, sign] with sign 1 or -1"),
+        ("home:", "mirror: {elbow: shoulder}\nhome:", "mirror.elbow: must be a list of 2 values, not 'shoulder'"),
         (
             "home:",
             "mirror: {elbow: [shoulder, -1], shoulder: [elbow, 1]}\nhome:",
             "joint 'shoulder' has two mirrored joints",
         ),
         ("mjcf: arm.xml", "mjcf: leg.xml", "no such file: "),
-        ("imu_site: imu", "imu_site: imus", "has no site imus (did you mean 'imu'?); it has: imu"),
+        ("mjcf: arm.xml", "mjcf: package://no_such_package/a.xml", "there is no installed package 'no_such_package'"),
+        ("mjcf: arm.xml", "mjcf: package://os.path/a.xml", "there is no installed package 'os.path'"),
+        ("sites: imu", "sites: imus", "parts.imu: no site matches 'imus' (did you mean 'imu'?); there are: imu"),
         ("mjcf: arm.xml", "mjcf: [arm.xml", "expected ',' or ']'"),
-        (ARM_YAML, "- 1\n", "wants a mapping from names"),
+        ("mjcf: arm.xml", "mjcff: arm.xml", "mjcff: no such setting (did you mean 'mjcf'?)"),
+        (ARM_YAML, "- 1\n", "must be a mapping, not [1]"),
     ],
 )
 def test_a_wrong_table(old: str, new: str, words: str, arm: Path) -> None:
     assert old in ARM_YAML
     (arm / "robot.yaml").write_text(ARM_YAML.replace(old, new, 1))
     message = error(arm)
-    assert message.startswith("task.scene.robot: ")
+    assert message.startswith(f"task.scene.robot: {arm}/robot.yaml: ")
     assert words in message

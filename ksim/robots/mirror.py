@@ -1,0 +1,90 @@
+"""The mirror map of a robot's joints, from its table, and whether the robot is what the map says."""
+
+from collections.abc import Mapping, Sequence
+
+import mujoco
+import numpy as np
+
+from ksim.config.words import hint
+from ksim.errors import ConfigError
+from ksim.robots.robot import Mirror
+
+_APART = 0.02  # of the robot's size: a robot's two sides are not exact images of each other
+_TURNED_RAD = 0.1
+_HOME_APART = 1e-3  # rad or m
+
+
+def mirror_map(mirror: Mapping[str, tuple[str, int]], joint_names: Sequence[str], where: str) -> Mirror:
+    """The map of the actuated joints; a pair need be given in one direction only.
+
+    Args:
+        mirror: joint -> the joint whose angle it takes, and the sign.
+        joint_names: the actuated joints, in the order of the controls.
+        where: the file, for messages.
+
+    Raises:
+        ConfigError: a name that is no actuated joint, a joint with two partners, or one with none.
+    """
+    partners: dict[str, tuple[str, int]] = {}
+    for name, (other, sign) in mirror.items():
+        # The way back has the same sign, so that mirroring twice gives the pose itself.
+        for a, b in ((name, other), (other, name)):
+            if a not in joint_names:
+                raise ConfigError(f"{where}: mirror.{name}: no actuated joint '{a}'{hint(a, joint_names)}")
+            if partners.get(a, (b, sign)) != (b, sign):
+                raise ConfigError(f"{where}: mirror.{name}: joint '{a}' has two mirrored joints")
+            partners[a] = (b, sign)
+    if missing := [name for name in joint_names if name not in partners]:
+        raise ConfigError(f"{where}: mirror: no mirrored joint for {', '.join(missing)}")
+    pairs = [partners[name] for name in joint_names]
+    return Mirror(
+        joint_index_u=np.array([list(joint_names).index(other) for other, _ in pairs]),
+        joint_sign_u=np.array([float(sign) for _, sign in pairs]),
+    )
+
+
+def check(
+    mirror: Mirror, model: mujoco.MjModel, joint_names: Sequence[str], home_qpos: np.ndarray, base: str, where: str
+) -> None:
+    """Refuse a map that is not the robot's: in the home pose, the joints that it pairs are images of each other.
+
+    In the base's x-z plane, so of a floating base only: one that is fixed need not face along x.
+
+    Args:
+        mirror: the map.
+        model: the robot's.
+        joint_names: the actuated joints, in the order of the controls.
+        home_qpos: (nq,) the home pose.
+        base: the base's body.
+        where: the file, for messages.
+
+    Raises:
+        ConfigError: naming the pair, and how far off it is.
+    """
+    data = mujoco.MjData(model)
+    data.qpos[:] = home_qpos
+    mujoco.mj_kinematics(model, data)
+    ids = [model.joint(name).id for name in joint_names]
+    rotation = data.body(base).xmat.reshape(3, 3)
+    anchor_u3 = (data.xanchor[ids] - data.body(base).xpos) @ rotation
+    axis_u3 = data.xaxis[ids] @ rotation
+    home_u = home_qpos[model.jnt_qposadr[ids]]
+    size = float(np.linalg.norm(np.ptp(anchor_u3, axis=0)))
+    is_slide_u = model.jnt_type[ids] == mujoco.mjtJoint.mjJNT_SLIDE
+    # The axis that a joint turns about is an axial vector, the one that it slides along a polar one.
+    image_u3 = axis_u3 * np.where(is_slide_u[:, None], [1.0, -1.0, 1.0], [-1.0, 1.0, -1.0])
+    for u, (other, sign) in enumerate(zip(mirror.joint_index_u, mirror.joint_sign_u, strict=True)):
+        a, b = joint_names[u], joint_names[other]
+        place = f"{where}: mirror.{a}: in the home pose, "
+        if abs(home_u[u] - sign * home_u[other]) > _HOME_APART:
+            raise ConfigError(
+                f"{place}{a} at {home_u[u]:g} and {b} at {home_u[other]:g} are no images with sign {sign:g}"
+            )
+        apart = float(np.linalg.norm(anchor_u3[u] * [1.0, -1.0, 1.0] - anchor_u3[other]))
+        if apart > _APART * size:
+            raise ConfigError(f"{place}the image of {a} is {apart:.3f} m away from {b}")
+        cosine = float(sign * image_u3[u] @ axis_u3[other])
+        if cosine < -np.cos(_TURNED_RAD):
+            raise ConfigError(f"{place}{a} and {b} turn the other way: the sign is {-sign:g}")
+        if cosine < np.cos(_TURNED_RAD):
+            raise ConfigError(f"{place}the axis of {b} is {np.arccos(cosine):.2f} rad away from the image of {a}'s")
