@@ -35,11 +35,12 @@ options:
   video=true            film the first episode
   physics=<the run's>   engine: mujoco, mjx, or auto (mjx where JAX sees an accelerator)
   compare=true          on another engine than the training's: play on that one, too, and print the gap
-  robustness=false      also a table of perturbations, one at a time; each plays as many episodes as the evaluation
+  robustness=false      also a table of perturbations, one at a time; each plays as many episodes as the evaluation,
+                        in place of what the task itself draws of the same quantity (the table names it)
   friction=[0.5,1.5]    factors of every friction coefficient, for that table (without robustness=true, these alone)
   mass=[0.8,1.2]        factors of every mass
   latency_s=[0.01,0.02] delays of the actions, in seconds
-  push=[0,0.3,0.5]      pushes of the base, in m/s, every 3 to 6 s, in place of the task's own
+  push=[0,0.3,0.5]      pushes of the base, in m/s, every 3 to 6 s
   runs_dir=runs         where `latest` looks
   trust=<package,...>   code outside ksim that the run may name, or true; your own runs need no word
   commands.<name>=value hold a command, a list such as [0.5,0,0]
@@ -111,7 +112,8 @@ def main(argv: Sequence[str]) -> None:
         trained_on = trained.physics.engine
         is_compared = chosen.compare and experiment.engine.engine != trained_on
         compared = numbers(changed(trained, overrides), f"on {trained_on}, as in the training") if is_compared else None
-        rows = perturbations(cfg, {name: getattr(chosen, name) for name in DEFAULTS}, chosen.robustness)
+        asked = {name: getattr(chosen, name) for name in DEFAULTS}
+        rows = perturbations(cfg, asked, chosen.robustness, experiment.env.events.written)
         perturbed = [
             dataclasses.asdict(row)
             | {"summary": numbers(compose.with_overrides(cfg, row.overrides), f"with {row.name}={row.value}")}
@@ -205,13 +207,16 @@ def gap_table(here: Mapping[str, float], there: Mapping[str, float], engine: str
 
 def robustness_table(unperturbed: Mapping[str, float], perturbed: Sequence[Mapping[str, Any]]) -> Table:
     """What perturbations of the task do, one a row."""
-    rows = Table("", "", "return", "falls", "", title="robustness", title_justify="left")
+    rows = Table("", "", "return", "falls", "", "in place of", title="robustness", title_justify="left")
     for column in (1, 2, 3):
         rows.columns[column].justify = "right"
-    named = [("as it is", "", unperturbed), *((p["name"], f"{p['value']:g}", p["summary"]) for p in perturbed)]
-    for name, value, summary in named:
+    named = [
+        ("as it is", "", unperturbed, ()),
+        *((p["name"], f"{p['value']:g}", p["summary"], p["replaces"]) for p in perturbed),
+    ]
+    for name, value, summary, replaces in named:
         interval = f"{summary['falls_low']:.2%} to {summary['falls_high']:.2%}"
-        rows.add_row(name, value, f"{summary['return']:.3f}", f"{summary['falls']:.2%}", interval)
+        rows.add_row(name, value, f"{summary['return']:.3f}", f"{summary['falls']:.2%}", interval, ", ".join(replaces))
     return rows
 
 

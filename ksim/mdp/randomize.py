@@ -9,13 +9,13 @@ from typing import Literal
 
 import jax
 import jax.numpy as jnp
-import mujoco
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from ksim.envs.context import Context
 from ksim.envs.math import quat_from_euler, quat_multiply, rotate
 from ksim.errors import ConfigError
+from ksim.mdp.contact_friction import check_friction_counts
 from ksim.mdp.events import Writes
 from ksim.mdp.quantities import uniform
 from ksim.robots.parts import Bodies, Geoms, Joints, Sites
@@ -35,11 +35,13 @@ def friction(ctx: Context, key: PRNGKeyArray, *, geoms: Geoms, range: Range, ope
         operation: `scale` the compiled value, `add` to it, or `set` it.
 
     Raises:
-        ConfigError: none of the geoms has a say: all that they can touch have a higher contact priority.
+        ConfigError: some of it would do nothing. The friction of a contact is that of the geom with the higher contact
+            priority, and of two with the same the larger one.
     """
     ids = ctx.scene.find("geom", geoms)
-    _have_a_say(ctx.scene.model, ids)
     compiled = _compiled(ctx, "geom_friction")[ids, 0]
+    lowest = _lowest(operation, compiled, range) if _is_plain(range) else None
+    check_friction_counts(ctx.scene.model, ids, lowest)
     value = _operate(operation, compiled, uniform(key, range, ()), "the friction of a geom")
     return {"geom_friction": ctx.model_field("geom_friction").at[ids, 0].set(value)}
 
@@ -65,8 +67,7 @@ def mass(ctx: Context, key: PRNGKeyArray, *, bodies: Bodies, range: Range, opera
     """
     ids = _heavy(ctx, bodies)
     compiled = _compiled(ctx, "body_mass")[ids]
-    lightest = {"scale": compiled * range[0], "add": compiled + range[0], "set": range[0]}[operation]
-    if _is_plain(range) and np.any(lightest <= 0):
+    if _is_plain(range) and np.any(_lowest(operation, compiled, range) <= 0):
         raise ConfigError(f"range: {range[0]} would leave a body without mass")
     value = _operate(operation, compiled, uniform(key, range, (len(ids),)))
     inertia = _compiled(ctx, "body_inertia")[ids] * (value / compiled)[:, None]
@@ -217,25 +218,6 @@ def _compiled(ctx: Context, field: str) -> np.ndarray:
     return np.asarray(ctx.scene.compiled(field), np.float32)
 
 
-def _have_a_say(model: mujoco.MjModel, geoms: np.ndarray) -> None:
-    """Refuse geoms, none of which decides the friction of a contact: that of the higher priority alone does."""
-    masters: set[str] = set()
-    for geom in geoms:
-        meets = (model.geom_contype[geom] & model.geom_conaffinity) | (
-            model.geom_conaffinity[geom] & model.geom_contype
-        )
-        others = np.flatnonzero((meets != 0) & (model.geom_bodyid != model.geom_bodyid[geom]))
-        if np.any(model.geom_priority[others] <= model.geom_priority[geom]):
-            return
-        masters |= {model.geom(i).name for i in others}
-    if masters:
-        raise ConfigError(
-            "geoms: their friction never counts, since what they touch has a higher contact priority: name"
-            f" {', '.join(sorted(masters))} instead"
-        )
-    raise ConfigError("geoms: none of them touches anything: they do not collide")
-
-
 def _is_plain(bounds: Range) -> bool:
     """Whether a range is numbers of the config, and not what a curriculum gives."""
     return isinstance(bounds, tuple)
@@ -243,6 +225,17 @@ def _is_plain(bounds: Range) -> bool:
 
 def _unless_one(bounds: Range, what: str) -> str:
     return "" if _is_plain(bounds) and bounds == (1.0, 1.0) else f"the {what} of an actuator"
+
+
+def _lowest(operation: Operation, compiled: np.ndarray, range: Range) -> np.ndarray:
+    """The lowest value that each may get, from a range of the config."""
+    match operation:
+        case "scale":
+            return compiled * min(range)
+        case "add":
+            return compiled + min(range)
+        case "set":
+            return np.full_like(compiled, min(range))
 
 
 def _operate(operation: Operation, values: np.ndarray, drawn: Array, what: str = "") -> Array:

@@ -18,6 +18,7 @@ from ksim.config.compose import compose
 from ksim.envs.scene import Scene, build_scene
 from ksim.errors import ConfigError
 from ksim.mdp import actions, observations, quantities, randomize
+from ksim.mdp.contact_friction import check_friction_counts
 
 KEYS = jax.random.split(jax.random.key(0), 100_000)
 TORSO = 2
@@ -289,6 +290,60 @@ def test_a_floor_under_feet_of_a_higher_priority_has_no_say(kbot):
         randomize.friction(context(scene, simulation(scene)), KEYS[0], geoms=FEET, range=(0.1, 0.3))
     everything = randomize.friction(context(kbot, simulation(kbot)), KEYS[0], geoms=".*", range=(0.1, 0.3))
     assert everything["geom_friction"].shape == kbot.model.geom_friction.shape
+
+
+BALL_ON_FLOOR = """
+<mujoco>
+  <worldbody>
+    <geom name="ground" type="plane" size="1 1 1" friction="{floor}" priority="{floor_priority}"/>
+    <body pos="0 0 0.09"><freejoint/><geom name="sole" size="0.1" friction="{sole}" priority="{priority}"/></body>
+  </worldbody>
+</mujoco>
+"""
+
+
+@pytest.mark.parametrize("priorities", [(0, 0), (1, 0), (0, 1)])
+@pytest.mark.parametrize(("floor", "sole"), [(1.0, 0.5), (0.5, 1.0), (0.3, 0.3)])
+@pytest.mark.parametrize("factor", [0.45, 0.9, 1.6, 3.3])
+@pytest.mark.parametrize("named", [["sole"], ["ground"], ["sole", "ground"]])
+def test_friction_that_would_not_count_is_refused(priorities, floor, sole, factor, named):
+    """As C MuJoCo's own contact says: refused where the contact has not the friction that was drawn for its geoms."""
+    priority, floor_priority = priorities
+    model = mujoco.MjModel.from_xml_string(
+        BALL_ON_FLOOR.format(floor=floor, sole=sole, priority=priority, floor_priority=floor_priority)
+    )
+    ids = np.array(sorted(model.geom(name).id for name in named))
+    drawn = model.geom_friction[ids, 0] * factor
+    own = plain.edited(model)
+    own.geom_friction[ids, 0] = drawn
+    data = mujoco.MjData(own)
+    mujoco.mj_forward(own, data)
+    if np.isclose(data.contact[0].friction[0], drawn).any():
+        check_friction_counts(model, ids, drawn)
+        return
+    with pytest.raises(
+        ConfigError, match="higher contact priority: name (sole|ground) instead|would not count against"
+    ):
+        check_friction_counts(model, ids, drawn)
+
+
+def test_the_larger_friction_of_the_floor_is_named_with_what_to_write(kbot):
+    """At the compile of the env, for a range that only reaches below it; what nothing is known of passes."""
+    model = plain.edited(kbot.model, geom_priority=0)
+    model.geom_friction[model.geom("floor").id, 0] = 1.0
+    ctx = context(Scene(kbot.robot, model), simulation(kbot))
+    with pytest.raises(ConfigError) as error:
+        jax.eval_shape(lambda key: randomize.friction(ctx, key, geoms=FEET, range=(0.6, 1.4), operation="set"), KEYS[0])
+    sole = next(name for i in range(model.ngeom) if "capsule" in (name := model.geom(i).name))
+    assert str(error.value) == (
+        f"range: a friction of 0.6 of {sole} would not count against floor, which has 1: of two geoms of the same"
+        " contact priority, MuJoCo takes the larger friction; name floor in geoms, too, or give"
+        f" {sole} a higher 'priority' in the MJCF"
+    )
+    randomize.friction(ctx, KEYS[0], geoms=FEET, range=(1.0, 1.4), operation="set")
+    randomize.friction(ctx, KEYS[0], geoms=[FEET, "floor"], range=(0.1, 1.4))
+    randomize.friction(ctx, KEYS[0], geoms=FEET, range=jnp.array([0.6, 1.4]))  # from a curriculum
+    randomize.friction(context(kbot, simulation(kbot)), KEYS[0], geoms=FEET, range=(0.1, 0.2))
 
 
 def test_gravity_is_tilted_and_of_another_strength(kbot):

@@ -28,6 +28,7 @@ class EventManager:
         terms: the resolved terms.
         model_fields: the mjModel fields, applied forces and `encoder_bias` that events write, each with the path of
             the first such event; they get a value per env. Found by tracing.
+        written: by event, the names of all that it writes. Found by tracing.
         inertial_modes: modes in which an event changes masses or inertias. Found by tracing.
     """
 
@@ -41,6 +42,7 @@ class EventManager:
         self.terms = terms
         self.step_dt = step_dt
         self.model_fields: dict[str, str] = {}
+        self.written: dict[str, tuple[str, ...]] = {}
         self.inertial_modes: set[str] = set()
 
     def of_mode(self, mode: str) -> dict[str, Term]:
@@ -83,8 +85,9 @@ class EventManager:
     def declare(self, ctx: Context, key: PRNGKeyArray) -> None:
         """Trace every event once and note the model fields that they write."""
         self.model_fields, self.inertial_modes = {}, set()
-        for term in self.terms.values():
-            for name in self.writes(term, ctx, key, True):
+        for event, term in self.terms.items():
+            self.written[event] = tuple(self.writes(term, ctx, key, True))
+            for name in self.written[event]:
                 if name not in STATE_WRITES:
                     self.model_fields.setdefault(name, term.path)
                 if name in INERTIAL_FIELDS:
