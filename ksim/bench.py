@@ -28,7 +28,7 @@ from rich.table import Table
 from ksim.config.compose import compose
 from ksim.diagnostics import manager_times
 from ksim.envs import Env
-from ksim.envs.state import EnvState
+from ksim.envs.carry import EnvCarry
 from ksim.errors import ConfigError, KsimError
 from ksim.physics import PhysicsState
 from ksim.rl import PPO, TrainState, init_train_state
@@ -70,7 +70,7 @@ class Recording(eqx.Module):
         ctrl_TESu: of every substep.
     """
 
-    env_state: EnvState
+    env_state: EnvCarry
     action_TEa: Float[Array, "T E a"]
     physics: PhysicsState
     model_fields: dict[str, Array]
@@ -314,10 +314,10 @@ def step_engine(
     return jax.lax.scan(step, jnp.zeros((), physics.qpos.dtype), (physics, model_fields, ctrl_TESu))
 
 
-def step_env(env: Env, state: EnvState, action_TEa: Float[Array, "T E a"]) -> Any:
+def step_env(env: Env, state: EnvCarry, action_TEa: Float[Array, "T E a"]) -> Any:
     """The env alone on recorded actions; of everything that it returns, the sums, so that nothing is left out."""
 
-    def step(state: EnvState, action_Ea: Array) -> tuple[EnvState, Any]:
+    def step(state: EnvCarry, action_Ea: Array) -> tuple[EnvCarry, Any]:
         state, out = env.step(state, action_Ea)
         return state, jax.tree.map(jnp.sum, out)
 
@@ -388,7 +388,7 @@ def _time_in_batch() -> Iterator[list[float]]:
             setattr(Batch, name, function)
 
 
-def carry_bytes(state: EnvState) -> int:
+def carry_bytes(state: EnvCarry) -> int:
     """Bytes of all leaves of the envs' state."""
     total = 0
     for leaf in jax.tree.leaves(state):

@@ -83,7 +83,7 @@ def test_mjx_is_compared_with_the_same_ceiling():
 def test_the_recording_is_what_the_training_asks_of_the_engine(experiment, state, recording):
     assert recording.action_TEa.shape == (4, 16, 1)
     assert recording.ctrl_TESu.shape == (4, 16, 2, 1)
-    np.testing.assert_array_equal(recording.physics.qpos[0], state.env_state.physics.qpos)
+    np.testing.assert_array_equal(recording.physics.qpos[0], state.env_state.envs.physics.qpos)
     np.testing.assert_allclose(
         recording.ctrl_TESu[:, :, 0], np.clip(10.0 * recording.action_TEa, -10.0, 10.0), rtol=1e-6
     )
@@ -113,7 +113,7 @@ def test_the_ceiling_steps_the_recorded_states(experiment, recording):
 
 def test_env_states_are_counted_by_their_leaves(experiment, state):
     one_key = 8  # two 32-bit words
-    physics = state.env_state.physics
+    physics = state.env_state.envs.physics
     counted = bench.carry_bytes(physics) + 16 * one_key
     assert bench.carry_bytes(physics) == sum(x.size for x in jax.tree.leaves(physics)) * 4
     assert counted < bench.carry_bytes(state.env_state) < 16 * 2000

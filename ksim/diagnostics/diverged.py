@@ -9,8 +9,8 @@ import mujoco
 import numpy as np
 from jaxtyping import Float
 
+from ksim.envs.carry import DivergedEnvs
 from ksim.envs.guard import BAD_MAGNITUDE
-from ksim.envs.state import Offenders
 from ksim.errors import KsimError
 from ksim.physics.base import APPLIED_FORCES, STATE_FIELDS
 from ksim.physics.batch import MOVABLE_FIELDS, SAME_FRAME_FIELDS
@@ -38,7 +38,8 @@ class Replay:
     def diverged_after(self) -> int | None:
         """Substeps until the state was not finite or larger than 1e10; None where it never was.
 
-        With 0 it was so before the physics: an event had written it, or the step before had left it.
+        With 0 it was so before the physics: an event had written it, or the step before had left it. None, too, where
+        controls were not finite: MuJoCo takes them for 0, and says so in the warnings.
         """
         states = np.concatenate([self.qpos_Sq, self.qvel_Sv, self.act_Sa], axis=1)
         bad_S = ~np.all(np.abs(states) < BAD_MAGNITUDE, axis=1)  # NaN is not smaller
@@ -46,7 +47,7 @@ class Replay:
 
 
 @dataclass(frozen=True)
-class Offender:
+class DivergedEnv:
     """An env that diverged, and all that the engine was given for the env step that broke it.
 
     Attributes:
@@ -98,25 +99,25 @@ class Offender:
         return Replay(qpos_Sq, qvel_Sv, act_Sa, tuple(warnings))
 
 
-def save(folder: Path, model: mujoco.MjModel, offenders: Offenders, start: int = 0) -> None:
-    """Write the offenders from the slot `start` on, a file each, and the model beside them.
+def save(folder: Path, model: mujoco.MjModel, envs: DivergedEnvs, start: int = 0) -> None:
+    """Write the diverged envs from the slot `start` on, a file each, and the model beside them.
 
     Args:
         folder: is made where it is not there.
         model: the compiled model.
-        offenders: with NumPy arrays.
+        envs: with NumPy arrays.
         start: those in the slots before it are on disk already.
     """
     folder.mkdir(exist_ok=True)
     mujoco.mj_saveModel(model, str(folder / _MODEL), None)
-    for slot in range(start, int(offenders.count)):
+    for slot in range(start, int(envs.count)):
         buffer = io.BytesIO()
-        np.savez(buffer, **{name: np.asarray(x)[slot] for name, x in offenders.given.items()})
+        np.savez(buffer, **{name: np.asarray(x)[slot] for name, x in envs.given.items()})
         files.write_atomic(folder / f"{slot}.npz", buffer.getvalue())
 
 
-def load(folder: str | Path) -> list[Offender]:
-    """The offenders of a run, in the order in which they were found.
+def load(folder: str | Path) -> list[DivergedEnv]:
+    """The diverged envs of a run, in the order in which they were found.
 
     Args:
         folder: `nan_guard` in a run directory. MuJoCo must be of the version that wrote it.
@@ -135,11 +136,11 @@ def load(folder: str | Path) -> list[Offender]:
     return [_read(path, model) for path in paths]
 
 
-def _read(path: Path, model: mujoco.MjModel) -> Offender:
+def _read(path: Path, model: mujoco.MjModel) -> DivergedEnv:
     with np.load(path) as found:
         given = dict(found)
     ctrl_Su = given.pop("ctrl")
-    return Offender(model, {name: given.pop(name) for name in STATE_FIELDS}, given, ctrl_Su)
+    return DivergedEnv(model, {name: given.pop(name) for name in STATE_FIELDS}, given, ctrl_Su)
 
 
 def _set(owner: object, name: str, value: np.ndarray) -> None:

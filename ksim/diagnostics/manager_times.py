@@ -7,42 +7,44 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ksim.envs import Env
-from ksim.envs.state import EnvState
+from ksim.envs.carry import EnvCarry
+from ksim.envs.env import Env
+from ksim.envs.managers.terminations import Ends
 
-Part = Callable[[Env, EnvState, Array, Array], Any]  # env, state, action_Ea, key_E -> what the part makes
-
-
-def _events(env: Env, state: EnvState, action_Ea: Array, key_E: Array) -> Any:
-    new = env.fire_events(state, key_E)
-    return new.physics.qpos, new.physics.qvel, new.timers, new.model_fields, new.memory
+Part = Callable[[Env, EnvCarry, Array, Array], Any]  # env, carry, action_Ea, key_E -> what the part makes
 
 
-def _actions(env: Env, state: EnvState, action_Ea: Array, key_E: Array) -> Any:
-    return env.act(state, action_Ea, key_E)[1]
+def _events(env: Env, carry: EnvCarry, action_Ea: Array, key_E: Array) -> Any:
+    envs = env.fire_events(carry, key_E).envs
+    return envs.physics.qpos, envs.physics.qvel, envs.timers, envs.model_fields, envs.memory
 
 
-def _terminations(env: Env, state: EnvState, action_Ea: Array, key_E: Array) -> Any:
-    new, *ends = env.end(state, jnp.zeros(len(key_E), bool))
-    return ends, new.memory
+def _actions(env: Env, carry: EnvCarry, action_Ea: Array, key_E: Array) -> Any:
+    return env.compute_controls(carry, action_Ea, key_E)[1]
 
 
-def _rewards(env: Env, state: EnvState, action_Ea: Array, key_E: Array) -> Any:
+def _terminations(env: Env, carry: EnvCarry, action_Ea: Array, key_E: Array) -> Any:
+    new, ends_E = env.compute_terminations(carry, jnp.zeros(len(key_E), bool))
+    return ends_E, new.envs.memory
+
+
+def _rewards(env: Env, carry: EnvCarry, action_Ea: Array, key_E: Array) -> Any:
     no_E = jnp.zeros(len(key_E), bool)
-    new, reward_E, _ = env.judge(state, no_E, no_E, no_E)
-    return reward_E, new.episode, new.memory
+    ends_E = Ends(no_E, no_E, dict.fromkeys(env.terminations.terms, no_E))
+    new, rewards_E = env.compute_rewards(carry, ends_E, no_E)
+    return rewards_E.total, new.envs.episode, new.envs.memory
 
 
-def _observations(env: Env, state: EnvState, action_Ea: Array, key_E: Array) -> Any:
-    terminal = env.observe_end(state, key_E)
-    new, obs, _ = env.observe(state, key_E, jnp.zeros(len(key_E), bool))
-    return terminal, obs, new.memory
+def _observations(env: Env, carry: EnvCarry, action_Ea: Array, key_E: Array) -> Any:
+    terminal_obs, _ = env.compute_terminal_observations(carry, key_E)
+    new, obs, _ = env.compute_observations(carry, key_E, jnp.zeros(len(key_E), bool))
+    return terminal_obs, obs, new.envs.memory
 
 
-def _resets(env: Env, state: EnvState, action_Ea: Array, key_E: Array) -> Any:
-    done_E = state.episode_step % 100 == 0  # a few
-    new = env.reset_where(state, done_E, key_E)
-    return new.physics, new.episode, new.timers, new.memory, new.model_fields
+def _resets(env: Env, carry: EnvCarry, action_Ea: Array, key_E: Array) -> Any:
+    done_E = carry.envs.episode_step % 100 == 0  # a few
+    envs = env.reset_where(carry, done_E, key_E).envs
+    return envs.physics, envs.episode, envs.timers, envs.memory, envs.model_fields
 
 
 PARTS: dict[str, tuple[str, Part]] = {
@@ -55,25 +57,25 @@ PARTS: dict[str, tuple[str, Part]] = {
 }
 
 
-def record_states(env: Env, state: EnvState, action_TEa: Float[Array, "T E a"]) -> EnvState:
-    """The states that actions lead to, (T, ...)."""
+def record_states(env: Env, carry: EnvCarry, action_TEa: Float[Array, "T E a"]) -> EnvCarry:
+    """The carries that actions lead to, (T, ...)."""
 
-    def step(state: EnvState, action_Ea: Array) -> tuple[EnvState, EnvState]:
-        state, _ = env.step(state, action_Ea)
-        return state, state
+    def step(carry: EnvCarry, action_Ea: Array) -> tuple[EnvCarry, EnvCarry]:
+        carry, _ = env.step(carry, action_Ea)
+        return carry, carry
 
-    return jax.lax.scan(step, state, action_TEa)[1]
+    return jax.lax.scan(step, carry, action_TEa)[1]
 
 
-def run_part(part: Part, env: Env, states_T: EnvState, action_TEa: Float[Array, "T E a"]) -> Any:
-    """One part in each recorded state; sums of what it makes, so that nothing is left out."""
+def run_part(part: Part, env: Env, carry_T: EnvCarry, action_TEa: Float[Array, "T E a"]) -> Any:
+    """One part in each recorded carry; sums of what it makes, so that nothing is left out."""
 
-    def step(carry: None, inputs: tuple[EnvState, Array]) -> tuple[None, Any]:
-        state, action_Ea = inputs
-        made = part(env, state, action_Ea, state.key)
+    def step(_: None, inputs: tuple[EnvCarry, Array]) -> tuple[None, Any]:
+        carry, action_Ea = inputs
+        made = part(env, carry, action_Ea, carry.envs.key)
         return None, [jnp.sum(x) for x in jax.tree.leaves(made) if not _is_key(x)]
 
-    return jax.lax.scan(step, None, (states_T, action_TEa))[1]
+    return jax.lax.scan(step, None, (carry_T, action_TEa))[1]
 
 
 def _is_key(x: Array) -> bool:

@@ -3,21 +3,31 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from ksim.config.schema import ManagerBasedRlEnvCfg
-from ksim.envs.env import Env, make_env
-from ksim.envs.state import EnvState, StepOutput
-
 if TYPE_CHECKING:
+    from ksim.config.schema import ManagerBasedRlEnvCfg as ManagerBasedRlEnvCfg
     from ksim.envs.api.make import make as make
     from ksim.envs.api.manager_based import ManagerBasedRlEnv as ManagerBasedRlEnv
+    from ksim.envs.carry import EnvCarry as EnvCarry
+    from ksim.envs.carry import StepOutput as StepOutput
+    from ksim.envs.env import Env as Env
+    from ksim.envs.env import make_env as make_env
+    from ksim.envs.traits import term as term
 
-__all__ = ["Env", "EnvState", "ManagerBasedRlEnv", "ManagerBasedRlEnvCfg", "StepOutput", "make", "make_env"]
-
-# These check and compose configs, whose modules import this package; so they are imported when they are asked for.
-_LATE = {"ManagerBasedRlEnv": "ksim.envs.api.manager_based", "make": "ksim.envs.api.make"}
+# Imported when they are asked for: a picture needs this package's markers and not JAX, a term needs no face.
+_MODULES = {
+    "Env": "ksim.envs.env",
+    "EnvCarry": "ksim.envs.carry",
+    "ManagerBasedRlEnv": "ksim.envs.api.manager_based",
+    "ManagerBasedRlEnvCfg": "ksim.config.schema",
+    "StepOutput": "ksim.envs.carry",
+    "make": "ksim.envs.api.make",
+    "make_env": "ksim.envs.env",
+    "term": "ksim.envs.traits",
+}
+__all__ = ["Env", "EnvCarry", "ManagerBasedRlEnv", "ManagerBasedRlEnvCfg", "StepOutput", "make", "make_env", "term"]
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _LATE:
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_LATE[name]), name)
+    return getattr(import_module(_MODULES[name]), name)

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from ksim.errors import ConfigError
-
-if TYPE_CHECKING:
-    from ksim.envs.context import Context
 
 SLOTS = 4  # contacts of one geom that are told apart, the deepest first
 
@@ -72,21 +68,39 @@ class ContactTimes(eqx.Module):
 
 
 class Contacts:
-    """What one contact sensor tells of one env; one element for each body or geom of it."""
+    """What one contact sensor tells of one env; one element for each body or geom of it.
 
-    def __init__(self, sensor: ContactSensor, ctx: Context):
+    Args:
+        sensor: the sensor.
+        slice_of: where the values of a sensor of the model lie in `sensordata`, by its name.
+        read: a field of mjData by its name; called only for what is asked for.
+        times: what the sensor remembers; None where it keeps no times.
+        step_dt: seconds of an env step.
+    """
+
+    def __init__(
+        self,
+        sensor: ContactSensor,
+        slice_of: Callable[[str], slice],
+        read: Callable[[str], Array],
+        times: ContactTimes | None,
+        step_dt: float,
+    ):
         self._sensor = sensor
-        self._ctx = ctx
+        self._slice_of = slice_of
+        self._read = read
+        self._kept = times
+        self._step_dt = step_dt
 
     @property
     def found(self) -> Bool[Array, " n"]:
         """Whether each element touches something, in the last substep."""
-        return self._of_each(lambda slots: slots[0, 0] > 0, jnp.any, self._ctx.sensordata)
+        return self._of_each(lambda slots: slots[0, 0] > 0, jnp.any, "sensordata")
 
     @property
     def force(self) -> Float[Array, " n"]:
         """Sum of each element's normal forces in the last substep, N."""
-        return self._of_each(lambda slots: jnp.abs(slots[:, 1]).sum(), jnp.sum, self._ctx.sensordata)
+        return self._of_each(lambda slots: jnp.abs(slots[:, 1]).sum(), jnp.sum, "sensordata")
 
     @property
     def peak_force(self) -> Float[Array, " n"]:
@@ -94,27 +108,27 @@ class Contacts:
 
         A short blow shows here that `force` misses.
         """
-        return self._of_each(lambda slots: jnp.abs(slots[:, 1]).max(), jnp.max, self._ctx.sensordata_max)
+        return self._of_each(lambda slots: jnp.abs(slots[:, 1]).max(), jnp.max, "sensordata_max")
 
     @property
     def contact_time(self) -> Float[Array, " n"]:
         """For how long each element has been in contact, s; 0 in the air."""
-        return self._times.contact * self._ctx.step_dt
+        return self._times.contact * self._step_dt
 
     @property
     def air_time(self) -> Float[Array, " n"]:
         """For how long each element has been in the air, s; 0 in contact."""
-        return self._times.air * self._ctx.step_dt
+        return self._times.air * self._step_dt
 
     @property
     def last_contact_time(self) -> Float[Array, " n"]:
         """How long each element's last contact was, s; 0 before one has ended."""
-        return self._times.last_contact * self._ctx.step_dt
+        return self._times.last_contact * self._step_dt
 
     @property
     def last_air_time(self) -> Float[Array, " n"]:
         """How long each element was in the air when it was last, s; 0 before it has landed."""
-        return self._times.last_air * self._ctx.step_dt
+        return self._times.last_air * self._step_dt
 
     @property
     def first_contact(self) -> Bool[Array, " n"]:
@@ -131,29 +145,14 @@ class Contacts:
         sensor = self._sensor
         if not sensor.track_time:
             raise ConfigError(f"contact sensor {sensor.name!r} keeps no times; set {sensor.path}.track_time: true")
-        times: ContactTimes = self._ctx.memory[sensor.path]
-        return times
+        assert self._kept is not None  # they start with each episode
+        return self._kept
 
-    def _of_each(
-        self, of_geom: Callable[[Array], Array], over_geoms: Callable[[Array], Array], sensordata: Array
-    ) -> Array:
+    def _of_each(self, of_geom: Callable[[Array], Array], over_geoms: Callable[[Array], Array], field: str) -> Array:
         """A number for each geom from its (SLOTS, 4) found and force, and from those of an element one for it."""
+        sensordata = self._read(field)
 
         def one(name: str) -> Array:
-            return of_geom(sensordata[self._ctx.scene.sensor_slice(name)].reshape(SLOTS, 4))
+            return of_geom(sensordata[self._slice_of(name)].reshape(SLOTS, 4))
 
         return jnp.stack([over_geoms(jnp.stack([one(name) for name in names])) for names in self._sensor.sensors])
-
-
-def init_contacts(sensors: Mapping[str, ContactSensor], ctx: Context) -> None:
-    """Start the times at the start of an episode."""
-    for sensor in sensors.values():
-        if sensor.track_time:
-            ctx.memory[sensor.path] = ContactTimes.zero(len(sensor.elements))
-
-
-def advance_contacts(sensors: Mapping[str, ContactSensor], ctx: Context) -> None:
-    """Let the times go on by one env step; once, before anything reads them."""
-    for name, sensor in sensors.items():
-        if sensor.track_time:
-            ctx.memory[sensor.path] = ctx.memory[sensor.path].advance(ctx.contact(name).found)

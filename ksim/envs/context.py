@@ -1,6 +1,9 @@
 """What a term sees: one env at one instant, read only."""
 
+import copy
 from collections.abc import Mapping
+from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 import jax.numpy as jnp
@@ -9,10 +12,10 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from ksim.config.words import choices, hint
+from ksim.envs.carry import Memory, PerEnv, Shared
 from ksim.envs.contacts import Contacts
 from ksim.envs.math import rotate_inverse
 from ksim.envs.scene import ENCODER_BIAS, Scene
-from ksim.envs.state import EnvState
 from ksim.errors import ConfigError
 from ksim.physics.base import DERIVED_FIELDS, PEAK_FIELD, STATE_FIELDS, field_shape, float_dtype
 
@@ -32,14 +35,15 @@ class Context:
         max_episode_steps: env steps of a full episode, 0 where there is no limit.
         terminated: the episode ends here in a state of its own; for rewards, which are computed after terminations.
         truncated: the episode is cut here by a time limit; likewise.
-        diverged: the NaN guard has found the env's new state not finite, and put it back.
-        memory: what terms remember, by their path in the config; the managers' to write while a step is computed.
+        diverged: the NaN guard has found the env's new state or its action not finite, and put it back.
+        memory: what terms remember, by their path in the config.
     """
 
     def __init__(
         self,
         scene: Scene,
-        state: EnvState,
+        env: PerEnv,
+        shared: Shared,
         *,
         step_dt: float,
         max_episode_steps: int,
@@ -48,18 +52,25 @@ class Context:
         diverged: Bool[Array, ""] | bool = False,
     ):
         self.scene = scene
-        self.state = state
+        self.env = env
+        self.shared = shared
         self.step_dt = step_dt
         self.max_episode_steps = max_episode_steps
         self.terminated = jnp.asarray(terminated)
         self.truncated = jnp.asarray(truncated)
         self.diverged = jnp.asarray(diverged)
-        self.memory = dict(state.memory)
+        self.memory: Mapping[str, Any] = MappingProxyType(env.memory)
+
+    def remembering(self, changes: Memory) -> "Context":
+        """The same instant with some memories changed."""
+        copied = copy.copy(self)
+        copied.memory = MappingProxyType({**self.memory, **changes})
+        return copied
 
     def __getattr__(self, name: str) -> Array:
         if name.startswith("_"):
             raise AttributeError(name)
-        physics = self.state.physics
+        physics = self.env.physics
         if name in STATE_FIELDS:
             return getattr(physics, name)
         try:
@@ -76,19 +87,19 @@ class Context:
 
     @property
     def action(self) -> Float[Array, " a"]:
-        return self.state.action
+        return self.env.action
 
     @property
     def prev_action(self) -> Float[Array, " a"]:
-        return self.state.prev_action
+        return self.env.prev_action
 
     @property
     def episode_step(self) -> Int[Array, ""]:
-        return self.state.episode_step
+        return self.env.episode_step
 
     @property
     def time_s(self) -> Float[Array, ""]:
-        return self.state.episode_step * jnp.asarray(self.step_dt, float_dtype())
+        return self.env.episode_step * jnp.asarray(self.step_dt, float_dtype())
 
     # What other terms give
 
@@ -106,7 +117,7 @@ class Context:
         Raises:
             ConfigError: there is no such curriculum.
         """
-        return _named(self.state.curriculum, name, "task.curriculum.", "curriculum").value
+        return _named(self.shared.curriculum, name, "task.curriculum.", "curriculum").value
 
     # The joints: hinges and slides, the actuated ones first, in the order of the actuators
 
@@ -133,7 +144,7 @@ class Context:
     @property
     def has_encoder_bias(self) -> bool:
         """Whether an event of the task gives the encoders a bias."""
-        return ENCODER_BIAS in self.state.model_fields
+        return self.varies(ENCODER_BIAS)
 
     @property
     def encoder_bias(self) -> Float[Array, " j"]:
@@ -211,13 +222,19 @@ class Context:
             raise ConfigError(
                 f"there is no contact sensor {name!r} in task.scene.sensors{hint(name, sensors) or choices(sensors)}"
             )
-        return Contacts(sensors[name], self)
+        sensor = sensors[name]
+        times = self.memory.get(sensor.path)
+        return Contacts(sensor, self.scene.sensor_slice, partial(getattr, self), times, self.step_dt)
+
+    def varies(self, name: str) -> bool:
+        """Whether an event of the task writes a field of mjModel, of the applied forces or `encoder_bias`."""
+        return name in self.env.model_fields
 
     def model_field(self, name: str) -> Array:
         """A field of mjModel, of the applied forces or `encoder_bias`: this env's value where an event writes it, else
         the compiled one, or zero."""
-        if name in self.state.model_fields:
-            return self.state.model_fields[name]
+        if name in self.env.model_fields:
+            return self.env.model_fields[name]
         return jnp.asarray(self.scene.compiled(name), float_dtype())
 
     def _of_base(self, adr: int | None) -> int:

@@ -3,10 +3,13 @@
 from typing import Any
 
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float
 
+from ksim.envs.carry import Flags, Memory
 from ksim.envs.context import Context
-from ksim.envs.managers import MetricManager, RewardManager
+from ksim.envs.managers.metrics import MetricManager, Values
+from ksim.envs.managers.rewards import RewardManager, Rewards
+from ksim.envs.managers.terminations import Ends
 from ksim.physics.base import float_dtype
 
 
@@ -18,21 +21,19 @@ class EpisodeSums:
         self.metrics = metrics
         self.step_dt = step_dt
 
-    def empty(self) -> dict[str, Float[Array, ""]]:
+    def empty(self) -> Values:
         """One env's sums before its episode's first step."""
         zero = jnp.zeros((), float_dtype())
         episode = {"return": zero, "length": zero} | {f"reward/{name}": zero for name in self.rewards.terms}
         return episode | {f"metric/{n}": jnp.asarray(x, float_dtype()) for n, x in self.metrics.initial().items()}
 
-    def add(
-        self, ctx: Context, reward: Float[Array, ""], terms: dict[str, Array]
-    ) -> tuple[dict[str, Float[Array, ""]], dict[str, Float[Array, ""]]]:
-        """One env's sums with this step, and by path which metrics were not finite."""
-        episode = ctx.state.episode
-        sums = {"return": episode["return"] + reward, "length": episode["length"] + 1.0}
-        sums |= {f"reward/{name}": episode[f"reward/{name}"] + x for name, x in terms.items()}
-        metrics, broken = self.metrics.accumulate(ctx, _metrics(episode))
-        return sums | {f"metric/{name}": x for name, x in metrics.items()}, broken
+    def add(self, ctx: Context, rewards: Rewards) -> tuple[Values, Flags, Memory]:
+        """One env's sums with this step, by path which metrics were not finite, and what metrics remember."""
+        episode = ctx.env.episode
+        sums = {"return": episode["return"] + rewards.total, "length": episode["length"] + 1.0}
+        sums |= {f"reward/{name}": episode[f"reward/{name}"] + x for name, x in rewards.by_term.items()}
+        metrics, not_finite, memory = self.metrics.accumulate(ctx, _metrics(episode))
+        return sums | {f"metric/{name}": x for name, x in metrics.items()}, not_finite, memory
 
     def report(self, sums: dict[str, Float[Array, " E"]]) -> dict[str, Float[Array, " E"]]:
         """The running episodes as they are reported: rewards per second, metrics reduced."""
@@ -42,16 +43,11 @@ class EpisodeSums:
         return episode | {f"metric/{name}": x for name, x in reduced.items()}
 
     @staticmethod
-    def log(
-        done_E: Bool[Array, " E"],
-        terminated_E: Bool[Array, " E"],
-        ends_E: dict[str, Bool[Array, " E"]],
-        episode_E: dict[str, Float[Array, " E"]],
-    ) -> dict[str, Float[Array, ""]]:
+    def log(ends_E: Ends, episode_E: dict[str, Float[Array, " E"]]) -> Values:
         """Sums of the reports over the episodes that end."""
-        over_done: dict[str, Any] = {"episodes": 1.0, "terminated": terminated_E} | episode_E
-        over_done |= {f"termination/{name}": end_E for name, end_E in ends_E.items()}
-        return {name: jnp.sum(jnp.where(done_E, x, 0.0)) for name, x in over_done.items()}
+        over_done: dict[str, Any] = {"episodes": 1.0, "terminated": ends_E.terminated} | episode_E
+        over_done |= {f"termination/{name}": end_E for name, end_E in ends_E.by_term.items()}
+        return {name: jnp.sum(jnp.where(ends_E.done, x, 0.0)) for name, x in over_done.items()}
 
 
 def _metrics(sums: dict[str, Array]) -> dict[str, Array]:

@@ -1,27 +1,13 @@
-"""How an observation changes when the robot is mirrored left to right (through its x-z plane).
+"""How vectors of a robot change when it is mirrored left to right (through its x-z plane)."""
 
-A term declares it with a decorator, so that a learner can use the robot's symmetry:
-
-    @mirrors_as("axial")
-    def base_ang_vel(ctx): ...
-"""
-
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, TypeVar
 
 import mujoco
 import numpy as np
 from jaxtyping import Array
 
 from ksim.envs.scene import Scene
-
-# polar: a vector such as a velocity; axial: one such as an angular velocity; planar: a motion over the floor, (x, y,
-# yaw rate); phase: a gait's clock (cosine, sine), whose left and right halves swap; joints and action: by the robot's
-# mirror map; bodies and contacts: a number for each body, or element of a contact sensor, by where they are in the home
-# pose; command: as the command says; even: stays as it is.
-Kind = Literal["polar", "axial", "planar", "phase", "joints", "action", "bodies", "contacts", "command", "even"]
-F = TypeVar("F", bound=Callable)
+from ksim.envs.traits import MirrorKind
 
 _APART = 0.02  # m; a robot's two sides are not exact images of each other
 
@@ -53,16 +39,6 @@ class SignedPermutation:
     def __call__(self, x: Array) -> Array:
         """The mirrored vector, along the last axis."""
         return x[..., self.index] * self.sign
-
-
-def mirrors_as(kind: Kind) -> Callable[[F], F]:
-    """Declare how a term's value is mirrored."""
-
-    def decorate(function: F) -> F:
-        function.mirrors_as = kind  # type: ignore[attr-defined]
-        return function
-
-    return decorate
 
 
 def concatenated(parts: list[SignedPermutation]) -> SignedPermutation:
@@ -118,7 +94,7 @@ def _of_points(scene: Scene, points: np.ndarray) -> SignedPermutation | None:
     return SignedPermutation(partner, np.ones(len(points), np.float32))
 
 
-def of_vector(kind: Kind, size: int) -> SignedPermutation:
+def of_vector(kind: MirrorKind, size: int) -> SignedPermutation:
     """How a vector in the base's frame (of 3 elements), a phase (2), or what stays as it is (any size) is mirrored."""
     sign = _SIGNS.get(kind, (1.0,) * size)
     return SignedPermutation(np.arange(len(sign)), np.array(sign, np.float32))

@@ -13,7 +13,7 @@ from ksim.envs.terms import SensorSettings, at, construct, resolve
 from ksim.errors import ConfigError
 from ksim.physics.base import APPLIED_FORCES
 from ksim.robots import Robot, load
-from ksim.robots.actuators import Control, add_actuators
+from ksim.robots.actuators import Control, add_actuators, set_control
 from ksim.robots.mjcf import replace_planes
 from ksim.robots.parts import Kind, Names, match
 
@@ -59,6 +59,14 @@ class Scene:
         self.home_qpos = np.array(model.qpos0)
         self.home_qpos[: len(robot.home_qpos)] = robot.home_qpos
         self.home_joint_pos = self.home_qpos[self.joint_qpos_adr]
+
+    def set_control(self, control: Mapping[str, Control]) -> None:
+        """Set what actuators track, by joint name; joints that are not named hold their position.
+
+        Raises:
+            ConfigError: an unknown joint or kind of control.
+        """
+        set_control(self.model, self.robot, control)
 
     @cached_property
     def base_qpos_adr(self) -> int | None:
@@ -141,14 +149,11 @@ class Scene:
         return slice(int(sensor.adr[0]), int(sensor.adr[0] + sensor.dim[0]))
 
 
-def build_scene(
-    cfg: ManagerBasedRlEnvCfg, control: Mapping[str, Control] | None = None, *, visual: bool = False
-) -> Scene:
-    """Compile a task's world.
+def build_scene(cfg: ManagerBasedRlEnvCfg, *, visual: bool = False) -> Scene:
+    """Compile a task's world; its actuators hold positions until `Scene.set_control`.
 
     Args:
         cfg: the task.
-        control: how each actuated joint is driven; joints that are not named hold their position.
         visual: keep the geoms that are there to be looked at only. Stepping is faster without them; `qpos` is the
             same with and without, but geom ids are not.
 
@@ -157,7 +162,7 @@ def build_scene(
     """
     robot = load(cfg.scene.robot, cfg.scene.mjcf)
     spec = robot.spec
-    add_actuators(spec, robot, control or {})
+    add_actuators(spec, robot)
     if cfg.scene.terrain == "plane":
         replace_planes(spec, "floor")
         _add_floor(spec)

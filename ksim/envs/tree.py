@@ -1,4 +1,4 @@
-"""Small operations on states of E envs."""
+"""Small operations on what E envs carry."""
 
 import dataclasses
 import functools
@@ -9,28 +9,28 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, PRNGKeyArray
 
-from ksim.envs.state import EnvState
-
-# Axes of an `EnvState` for `jax.vmap`: everything is per env, but for what the envs share.
-STATE_AXES = EnvState(0, 0, 0, 0, 0, 0, 0, 0, 0, None, None, None)  # type: ignore[arg-type]
+from ksim.envs.carry import EnvCarry, PerEnv
 
 
-def per_env(out_axes: Any = STATE_AXES) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Makes of a method of one env's state, and of more arrays of that env, the method of E envs.
+def in_each_env(method: Callable[..., Any]) -> Callable[..., Any]:
+    """Makes of a method for one env, `(self, env, shared, *args)`, the method for E envs, `(self, carry, *args)`.
 
-    Args:
-        out_axes: where the env axis goes in what it returns, as for `jax.vmap`.
+    The arguments get an env axis, and so does what it returns; a `PerEnv` there becomes an `EnvCarry` with the same
+    shared part.
     """
 
-    def decorate(method: Callable[..., Any]) -> Callable[..., Any]:
-        @functools.wraps(method)
-        def mapped(self: Any, state: EnvState, *args: Array) -> Any:
-            in_axes = (STATE_AXES, *([0] * len(args)))
-            return jax.vmap(functools.partial(method, self), in_axes=in_axes, out_axes=out_axes)(state, *args)
+    @functools.wraps(method)
+    def mapped(self: Any, carry: EnvCarry, *args: Any) -> Any:
+        def one(env: PerEnv, *args: Any) -> Any:
+            return method(self, env, carry.shared, *args)
 
-        return mapped
+        def whole(part: Any) -> Any:
+            return EnvCarry(part, carry.shared) if isinstance(part, PerEnv) else part
 
-    return decorate
+        result = jax.vmap(one)(carry.envs, *args)
+        return jax.tree.map(whole, result, is_leaf=lambda part: isinstance(part, PerEnv))
+
+    return mapped
 
 
 def replace(module: Any, **changes: Any) -> Any:
@@ -38,10 +38,26 @@ def replace(module: Any, **changes: Any) -> Any:
     return dataclasses.replace(module, **changes)
 
 
-def split_keys(state: EnvState) -> tuple[EnvState, PRNGKeyArray]:
+def with_envs(carry: EnvCarry, **changes: Any) -> EnvCarry:
+    """A copy of the carry with some fields of its per-env part changed."""
+    return EnvCarry(replace(carry.envs, **changes), carry.shared)
+
+
+def with_shared(carry: EnvCarry, **changes: Any) -> EnvCarry:
+    """A copy of the carry with some fields of its shared part changed."""
+    return EnvCarry(carry.envs, replace(carry.shared, **changes))
+
+
+def env_at(carry: EnvCarry, index: int) -> PerEnv:
+    """What one of the envs has for itself."""
+    one: PerEnv = jax.tree.map(lambda x: x[index], carry.envs)
+    return one
+
+
+def split_keys(carry: EnvCarry) -> tuple[EnvCarry, PRNGKeyArray]:
     """Advance each env's random stream by one; the drawn keys are (E,)."""
-    keys_E2 = jax.vmap(jax.random.split)(state.key)
-    return replace(state, key=keys_E2[:, 0]), keys_E2[:, 1]
+    keys_E2 = jax.vmap(jax.random.split)(carry.envs.key)
+    return with_envs(carry, key=keys_E2[:, 0]), keys_E2[:, 1]
 
 
 def where_env(mask_E: Bool[Array, " E"], new: Any, old: Any) -> Any:
@@ -51,13 +67,6 @@ def where_env(mask_E: Bool[Array, " E"], new: Any, old: Any) -> Any:
         return jnp.where(mask_E.reshape(-1, *([1] * (n.ndim - 1))), n, o)
 
     return jax.tree.map(select, new, old)
-
-
-def where_fresh(mask_E: Bool[Array, " E"], fresh: EnvState, state: EnvState) -> EnvState:
-    """A state with fresh episodes in the envs of the mask; the others, and what all envs share, as they are."""
-    shared = {name: getattr(state, name) for name, axis in vars(STATE_AXES).items() if axis is None}
-    no_shared = dict.fromkeys(shared)
-    return replace(where_env(mask_E, replace(fresh, **no_shared), replace(state, **no_shared)), **shared)
 
 
 def where(condition: Bool[Array, ""], new: Any, old: Any) -> Any:

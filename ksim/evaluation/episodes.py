@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
+from ksim.envs.carry import EnvCarry, Obs
 from ksim.envs.env import Env
-from ksim.envs.state import EnvState, Obs
-from ksim.envs.tree import replace
+from ksim.envs.tree import with_shared
 from ksim.rl.networks import ActorCritic
 from ksim.rl.normalizer import Normalizer
 
@@ -59,20 +59,20 @@ def evaluate(
     """
     state, obs = env.reset(key, num_envs, curriculum=curriculum)
 
-    def step(carry: tuple[EnvState, Obs, Bool[Array, " E"], tuple], _: None) -> tuple[tuple, tuple]:
+    def step(carry: tuple[EnvCarry, Obs, Bool[Array, " E"], tuple], _: None) -> tuple[tuple, tuple]:
         state, obs, running_E, first = carry
         distribution, _ = net.policy(normalizer["actor"](obs["actor"]))
-        commands = {name: value_E[0] for name, value_E in env.commands.values(state.memory).items()}
+        commands = {name: value_E[0] for name, value_E in env.commands.values(state.envs.memory).items()}
         state, out = env.step(state, distribution.mean)
         if curriculum is not None:
-            state = replace(state, curriculum=curriculum)
+            state = with_shared(state, curriculum=curriculum)
         now = (out.episode, out.terminated, out.ends)
         first = jax.tree.map(lambda new, old: jnp.where(running_E, new, old), now, first)
         means = {name: x_E[0] for name, x_E in out.episode.items()}
-        shown = (state.physics.qpos[0], state.physics.qvel[0], distribution.mean[0], means, commands)
+        shown = (state.envs.physics.qpos[0], state.envs.physics.qvel[0], distribution.mean[0], means, commands)
         return (state, out.obs, running_E & ~out.done, first), shown
 
-    like = jax.eval_shape(lambda s, a: env.step(s, a)[1], state, state.action)
+    like = jax.eval_shape(lambda s, a: env.step(s, a)[1], state, state.envs.action)
     first = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), (like.episode, like.terminated, like.ends))
     carry = (state, obs, jnp.ones(num_envs, bool), first)
     (_, _, _, first), shown_T = jax.lax.scan(step, carry, None, length=num_steps)

@@ -16,11 +16,11 @@ import mujoco
 import numpy as np
 
 from ksim import __version__
-from ksim.envs.view import camera, visual_model
 from ksim.errors import KsimError
 from ksim.evaluation.episodes import Episodes, evaluate
 from ksim.store import files
 from ksim.training.experiment import Experiment, random_key
+from ksim.viz.env_view import camera, visual_model
 from ksim.viz.plots import plot_episode
 from ksim.viz.render import try_render_video
 

@@ -11,8 +11,9 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from ksim.envs.context import Context
 from ksim.envs.math import wrap_angle, yaw_of
-from ksim.envs.mirror import mirrors_as
+from ksim.envs.traits import term
 from ksim.errors import ConfigError
+from ksim.mdp import drawings
 
 Range = tuple[float, float]
 
@@ -33,7 +34,7 @@ class VelocityGoal(eqx.Module):
     is_standing: Bool[Array, ""]
 
 
-@mirrors_as("planar")
+@term(mirrors_as="planar", draws=drawings.velocity_command)
 class uniform_velocity(eqx.Module):  # noqa: N801  (a term's name, as a task writes it)
     """Velocity of the base over the floor, (x forward, y left, yaw rate), in the base's heading frame; each uniform.
 

@@ -6,11 +6,9 @@ import numpy as np
 
 from ksim.envs.context import Context
 from ksim.envs.managers.call import bound
+from ksim.envs.markers import Arrow, Rgba
 from ksim.envs.math import yaw_of
 from ksim.envs.terms import Term
-from ksim.envs.view import draws
-from ksim.mdp import commands, events
-from ksim.viz.markers import Arrow, Rgba
 
 _ABOVE_BASE = 0.4  # m
 _METRES_PER_SPEED = 0.5  # length of an arrow, m per m/s
@@ -20,7 +18,6 @@ _WANTED: Rgba = (0.2, 0.6, 0.2, 1.0)
 _TURN: Rgba = (0.2, 0.4, 0.9, 1.0)
 
 
-@draws(commands.uniform_velocity)
 def velocity_command(ctx: Context, term: Term) -> Iterator[Arrow]:
     """The commanded velocity as a green arrow above the base, and the yaw rate as a blue one, up for a left turn."""
     x, y, yaw_rate = np.asarray(ctx.command(term.name))
@@ -31,7 +28,6 @@ def velocity_command(ctx: Context, term: Term) -> Iterator[Arrow]:
     yield from _arrow(start, np.array([0.0, 0.0, yaw_rate]) * _METRES_PER_SPEED, _TURN)
 
 
-@draws(events.push)
 def push(ctx: Context, term: Term) -> Iterator[Arrow]:
     """The last push as a red arrow that ends at the base, for a while; as long as the speed that it gave."""
     last = ctx.memory[term.path]
@@ -40,7 +36,6 @@ def push(ctx: Context, term: Term) -> Iterator[Arrow]:
         yield from _arrow(np.asarray(ctx.base_pos) - along, along)
 
 
-@draws(events.external_force)
 def external_force(ctx: Context, term: Term) -> Iterator[Arrow]:
     """The force on each pushed body, while it lasts, as a red arrow that ends at the body's centre of mass."""
     bodies = ctx.scene.find("body", bound(term, ctx).bodies)

@@ -12,6 +12,8 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from ksim.envs.context import Context
 from ksim.envs.math import quat_from_euler, quat_multiply
+from ksim.envs.traits import term
+from ksim.mdp import drawings
 from ksim.mdp.quantities import uniform
 from ksim.robots.parts import Bodies, Joints
 
@@ -110,6 +112,7 @@ def reset_joints(
     }
 
 
+@term(draws=drawings.push)
 class push(eqx.Module):  # noqa: N801  (a term's name, as a task writes it)
     """Change the base's horizontal velocity by a vector of random direction; modes `interval` and `step`.
 
@@ -137,6 +140,7 @@ class push(eqx.Module):  # noqa: N801  (a term's name, as a task writes it)
         return {"qvel": qvel}, memory
 
 
+@term(draws=drawings.external_force)
 class external_force(eqx.Module):  # noqa: N801  (a term's name, as a task writes it)
     """Push bodies with a force and a torque that last for a while; modes `interval` and `step`.
 

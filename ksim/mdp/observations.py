@@ -4,44 +4,44 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ksim.envs.context import Context
-from ksim.envs.mirror import mirrors_as
+from ksim.envs.traits import term
 from ksim.mdp.quantities import seen_by_imu
 from ksim.robots.parts import Bodies, Joints
 
 
-@mirrors_as("polar")
+@term(mirrors_as="polar")
 def base_lin_vel(ctx: Context) -> Float[Array, " 3"]:
     """Linear velocity of the base in its own frame, m/s. A robot does not measure it: give it to the critic."""
     return ctx.base_lin_vel
 
 
-@mirrors_as("axial")
+@term(mirrors_as="axial")
 def base_ang_vel(ctx: Context, *, measured: bool = True) -> Float[Array, " 3"]:
     """Angular velocity of the base in its own frame, rad/s; as the inertial sensor measures it, or as it is."""
     return seen_by_imu(ctx, ctx.base_ang_vel) if measured else ctx.base_ang_vel
 
 
-@mirrors_as("polar")
+@term(mirrors_as="polar")
 def projected_gravity(ctx: Context, *, measured: bool = True) -> Float[Array, " 3"]:
     """Direction of gravity in the base's frame, (0, 0, -1) when upright; as the inertial sensor measures it, or as it
     is."""
     return seen_by_imu(ctx, ctx.projected_gravity) if measured else ctx.projected_gravity
 
 
-@mirrors_as("even")
+@term(mirrors_as="even")
 def base_height(ctx: Context) -> Float[Array, " 1"]:
     """Height of the base above the floor's zero, m."""
     return ctx.base_pos[2:3]
 
 
-@mirrors_as("joints")
+@term(mirrors_as="joints")
 def joint_pos(ctx: Context, *, joints: Joints = ".*", measured: bool = True) -> Float[Array, " n"]:
     """Positions of the joints relative to the home pose, rad or m; as the encoders measure them, or as they are."""
     position = ctx.joint_pos_rel + ctx.encoder_bias if measured and ctx.has_encoder_bias else ctx.joint_pos_rel
     return position[ctx.scene.find_joints(joints)]
 
 
-@mirrors_as("joints")
+@term(mirrors_as="joints")
 def joint_vel(ctx: Context, *, joints: Joints = ".*") -> Float[Array, " n"]:
     """Velocities of the joints, rad/s or m/s."""
     return ctx.joint_vel[ctx.scene.find_joints(joints)]
@@ -53,19 +53,19 @@ def joint_pos_cos_sin(ctx: Context, *, joints: Joints = ".*") -> Float[Array, " 
     return jnp.concatenate([jnp.cos(angle), jnp.sin(angle)])
 
 
-@mirrors_as("action")
+@term(mirrors_as="action")
 def last_action(ctx: Context) -> Float[Array, " a"]:
     """The action that led here, as the policy gave it; zeros after a reset."""
     return ctx.action
 
 
-@mirrors_as("command")
+@term(mirrors_as="command")
 def command(ctx: Context, *, name: str) -> Float[Array, " n"]:
     """The present value of a command of the task."""
     return ctx.command(name)
 
 
-@mirrors_as("joints")
+@term(mirrors_as="joints", actuated=True)
 def actuator_force(ctx: Context, *, joints: Joints = ".*") -> Float[Array, " n"]:
     """Torque or force of the joints' actuators in the last substep, N m or N."""
     return ctx.actuator_force[ctx.scene.find_joints(joints, actuated=True)]
@@ -76,25 +76,25 @@ def sensor(ctx: Context, *, name: str) -> Float[Array, " n"]:
     return ctx.sensor(name)
 
 
-@mirrors_as("contacts")
+@term(mirrors_as="contacts")
 def contacts(ctx: Context, *, sensor: str) -> Float[Array, " n"]:
     """1 for each element of a contact sensor that touches something, else 0."""
     return 1.0 * ctx.contact(sensor).found
 
 
-@mirrors_as("contacts")
+@term(mirrors_as="contacts")
 def contact_force(ctx: Context, *, sensor: str) -> Float[Array, " n"]:
     """Normal force on each element of a contact sensor in the last substep, N."""
     return ctx.contact(sensor).force
 
 
-@mirrors_as("contacts")
+@term(mirrors_as="contacts")
 def air_time(ctx: Context, *, sensor: str) -> Float[Array, " n"]:
     """For how long each element of a contact sensor has been in the air, s; 0 in contact. It needs `track_time`."""
     return ctx.contact(sensor).air_time
 
 
-@mirrors_as("bodies")
+@term(mirrors_as="bodies")
 def heights(ctx: Context, *, bodies: Bodies) -> Float[Array, " n"]:
     """Heights of the origins of bodies above the floor's zero, m, in the order of the model.
 
@@ -105,7 +105,7 @@ def heights(ctx: Context, *, bodies: Bodies) -> Float[Array, " n"]:
     return ctx.xpos[ctx.scene.find("body", bodies), 2]
 
 
-@mirrors_as("phase")
+@term(mirrors_as="phase")
 def phase(ctx: Context, *, period_s: float) -> Float[Array, " 2"]:
     """A clock that starts with the episode, for gaits: cosine and sine of 2 pi t / period."""
     angle = 2.0 * jnp.pi * ctx.time_s / period_s

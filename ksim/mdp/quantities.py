@@ -67,7 +67,7 @@ def seen_by_imu(ctx: Context, vector: Float[Array, " 3"]) -> Float[Array, " 3"]:
         ConfigError: an event moves it, and it sits on a body that moves against the base.
     """
     scene, name = ctx.scene, ctx.scene.robot.imu_site
-    if name is None or "site_quat" not in ctx.state.model_fields:
+    if name is None or not ctx.varies("site_quat"):
         return vector
     model, site = scene.model, scene.model.site(name)
     base, body = model.body(scene.robot.base_body).id, int(site.bodyid[0])

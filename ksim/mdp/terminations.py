@@ -4,16 +4,15 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool
 
 from ksim.envs.context import Context
+from ksim.envs.traits import term
 from ksim.mdp.quantities import Length, metres
 from ksim.robots.parts import Joints
 
 
+@term(time_out=True)
 def time_out(ctx: Context) -> Bool[Array, ""]:
     """The episode has had its `task.episode_length_s`; truncates, it does not terminate."""
     return ctx.episode_step >= ctx.max_episode_steps
-
-
-time_out.time_out = True  # type: ignore[attr-defined]
 
 
 def bad_orientation(ctx: Context, *, limit_rad: float = 1.0) -> Bool[Array, ""]:

@@ -11,13 +11,14 @@ import mujoco
 import numpy as np
 
 from ksim.config.values import parameters
-from ksim.envs.env import Env, Symmetry
+from ksim.envs.env import Env
+from ksim.envs.joint_action import JointAction
 from ksim.envs.managers.call import parameter
 from ksim.envs.mirror import SignedPermutation
 from ksim.envs.scene import Scene
+from ksim.envs.symmetry import Symmetry
 from ksim.envs.terms import Term
-from ksim.mdp import observations
-from ksim.mdp.actions import JointAction
+from ksim.envs.traits import traits_of
 from ksim.training.experiment import Experiment
 
 # What an actuator does with its target, by its kind of control: see `ksim.robots.actuators`.
@@ -26,7 +27,6 @@ TORQUE_LAWS = {
     "velocity": "clip(kd * (target - velocity), -torque_limit, torque_limit)",
     "effort": "clip(target, -torque_limit, torque_limit)",
 }
-_ACTUATED_ONLY = (observations.actuator_force,)  # terms that look among the actuated joints alone
 
 
 def describe(experiment: Experiment) -> dict[str, Any]:
@@ -152,7 +152,7 @@ def _joints_of(scene: Scene, term: Term) -> dict[str, Any]:
     """The joints that a term's elements belong to, in their order."""
     if "joints" not in parameters(term.func)[0]:
         return {}
-    ids = scene.find_joints(parameter(term, "joints"), actuated=term.func in _ACTUATED_ONLY)
+    ids = scene.find_joints(parameter(term, "joints"), actuated=traits_of(term.func).actuated)
     return {"joints": [scene.joint_names[j] for j in ids]}
 
 

@@ -14,8 +14,9 @@ import optax
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from ksim.config.schema import PPOCfg
-from ksim.envs.env import Env, Symmetry
-from ksim.envs.state import EnvState, Obs
+from ksim.envs.carry import EnvCarry, Obs
+from ksim.envs.env import Env
+from ksim.envs.symmetry import Symmetry
 from ksim.errors import ConfigError
 from ksim.rl.gae import gae
 from ksim.rl.networks import ActorCritic, make_actor_critic
@@ -41,7 +42,7 @@ class TrainState(eqx.Module):
     opt_state: optax.OptState
     learning_rate: Float[Array, ""]
     normalizer: dict[str, Normalizer]
-    env_state: EnvState
+    env_state: EnvCarry
     obs: Obs
     policy_key: PRNGKeyArray
     minibatch_key: PRNGKeyArray
@@ -200,7 +201,7 @@ def collect(env: Env, ppo: PPO, state: TrainState) -> tuple[TrainState, Rollout,
     net, normalizer = state.net, state.normalizer
     policy_key, noise_key = jax.random.split(state.policy_key)
 
-    def step(carry: tuple[EnvState, Obs], key: PRNGKeyArray) -> tuple[tuple[EnvState, Obs], tuple]:
+    def step(carry: tuple[EnvCarry, Obs], key: PRNGKeyArray) -> tuple[tuple[EnvCarry, Obs], tuple]:
         env_state, obs = carry
         actor_obs = normalizer["actor"](obs["actor"])
         critic_obs = normalizer["critic"](obs["critic"])

@@ -1,4 +1,4 @@
-"""Actuators of a robot, added to its spec."""
+"""Actuators of a robot: added to its spec, and set to what they track once it is compiled."""
 
 from collections.abc import Mapping
 from typing import Literal
@@ -15,8 +15,8 @@ Control = Literal["position", "velocity", "effort"]
 _CONTROLS = ("position", "velocity", "effort")
 
 
-def add_actuators(spec: mujoco.MjSpec, robot: Robot, control: Mapping[str, Control]) -> None:
-    """Add one actuator per joint to ``spec``, in the table's order and named after the joint.
+def add_actuators(spec: mujoco.MjSpec, robot: Robot) -> None:
+    """Add one actuator per joint to ``spec``, in the table's order and named after the joint; each holds an angle.
 
     With ``implicitfast`` MuJoCo takes the velocity feedback of these affine actuators implicitly, which stays stable
     at gains where a torque computed outside of the solver does not. Controls are not clamped, torques are, to
@@ -25,6 +25,24 @@ def add_actuators(spec: mujoco.MjSpec, robot: Robot, control: Mapping[str, Contr
     Args:
         spec: holds the robot's joints (its own spec, or a scene that it was attached to).
         robot: gives gains and limits.
+    """
+    for u, name in enumerate(robot.joint_names):
+        limit = float(robot.torque_limit_u[u])
+        actuator = spec.add_actuator(name=name, target=name, trntype=mujoco.mjtTrn.mjTRN_JOINT)
+        actuator.gaintype = mujoco.mjtGain.mjGAIN_FIXED
+        actuator.biastype = mujoco.mjtBias.mjBIAS_AFFINE
+        actuator.gainprm[0], actuator.biasprm[:3] = _affine(robot, u, "position")
+        actuator.ctrllimited = mujoco.mjtLimited.mjLIMITED_FALSE
+        actuator.forcelimited = mujoco.mjtLimited.mjLIMITED_TRUE
+        actuator.forcerange[:] = (-limit, limit)
+
+
+def set_control(model: mujoco.MjModel, robot: Robot, control: Mapping[str, Control]) -> None:
+    """Set what actuators of a compiled model track; nothing else in it depends on that.
+
+    Args:
+        model: with the actuators of `add_actuators`.
+        robot: gives gains.
         control: joint name to kind of control; the other joints get "position", to hold an angle.
 
     Raises:
@@ -38,19 +56,21 @@ def add_actuators(spec: mujoco.MjSpec, robot: Robot, control: Mapping[str, Contr
             )
         if kind not in _CONTROLS:
             raise ConfigError(f"task.actions: joint '{name}': control is one of {', '.join(_CONTROLS)}, not {kind!r}")
+    bias_type = {kind: mujoco.mjtBias.mjBIAS_AFFINE for kind in _CONTROLS} | {"effort": mujoco.mjtBias.mjBIAS_NONE}
     for u, name in enumerate(robot.joint_names):
-        kp, kd, limit = float(robot.kp_u[u]), float(robot.kd_u[u]), float(robot.torque_limit_u[u])
-        gain, bias = {
-            "position": (kp, (0.0, -kp, -kd)),
-            "velocity": (kd, (0.0, 0.0, -kd)),
-            "effort": (1.0, None),
-        }[control.get(name, "position")]
-        actuator = spec.add_actuator(name=name, target=name, trntype=mujoco.mjtTrn.mjTRN_JOINT)
-        actuator.gaintype = mujoco.mjtGain.mjGAIN_FIXED
-        actuator.gainprm[0] = gain
-        actuator.biastype = mujoco.mjtBias.mjBIAS_NONE if bias is None else mujoco.mjtBias.mjBIAS_AFFINE
-        if bias is not None:
-            actuator.biasprm[:3] = bias
-        actuator.ctrllimited = mujoco.mjtLimited.mjLIMITED_FALSE
-        actuator.forcelimited = mujoco.mjtLimited.mjLIMITED_TRUE
-        actuator.forcerange[:] = (-limit, limit)
+        kind = control.get(name, "position")
+        actuator = model.actuator(name)
+        actuator.biastype[:] = bias_type[kind].value
+        actuator.gainprm[0], actuator.biasprm[:3] = _affine(robot, u, kind)
+
+
+def _affine(robot: Robot, u: int, control: Control) -> tuple[float, tuple[float, float, float]]:
+    """Gain and bias of a torque ``gain * ctrl + bias @ (1, position, velocity)``."""
+    kp, kd = float(robot.kp_u[u]), float(robot.kd_u[u])
+    match control:
+        case "position":
+            return kp, (0.0, -kp, -kd)
+        case "velocity":
+            return kd, (0.0, 0.0, -kd)
+        case "effort":
+            return 1.0, (0.0, 0.0, 0.0)

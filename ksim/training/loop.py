@@ -12,7 +12,7 @@ import jax
 
 from ksim.config.compose import freeze
 from ksim.config.schema import Config
-from ksim.diagnostics import diverged as offenders
+from ksim.diagnostics import diverged
 from ksim.envs import table
 from ksim.envs.log import summarize
 from ksim.evaluation.best import Judge
@@ -142,7 +142,7 @@ def _loop(
     chunk: Any = jit_chunk(experiment)
     saved = time.monotonic()
     started = saved - _wall_time(run_dir)
-    num_kept = int(state.env_state.offenders.count)  # a resume has them on disk
+    num_kept = int(state.env_state.shared.diverged.count)  # a resume has them on disk
     told: set[str] = set()
     with stop, Progress(total_steps) as progress:
         if step < total_steps:
@@ -165,7 +165,7 @@ def _loop(
             status.update(step)
             _warn_of_not_finite(line, steps_per_chunk, told)
             if line.get("nan_guard"):
-                num_kept = _keep_offenders(experiment, state, run_dir, num_kept)
+                num_kept = _keep_diverged(experiment, state, run_dir, num_kept)
             is_best = judged is not None and judge.is_best(judged)
             if is_best or now - saved > cfg.checkpoint.every_s or step >= total_steps or stop.signum:
                 writer.sync()
@@ -237,7 +237,7 @@ def save(experiment: Experiment, state: TrainState, run_dir: RunDir, step: int) 
     """
     trees: dict[str, Any] = {"policy": policy_of(state), "train_state": state}
     if experiment.env.curriculum.terms:
-        trees["curriculum"] = state.env_state.curriculum
+        trees["curriculum"] = state.env_state.shared.curriculum
     checkpoint.save(run_dir.checkpoints, step, jax.device_get(trees), describe(experiment))
 
 
@@ -248,7 +248,7 @@ def policy_of(state: TrainState) -> dict[str, Any]:
 
 def trained(state: TrainState) -> dict[str, Any]:
     """The policy, and how far the curricula have come: what an evaluation plays."""
-    return policy_of(state) | {"curriculum": state.env_state.curriculum}
+    return policy_of(state) | {"curriculum": state.env_state.shared.curriculum}
 
 
 def _log_to_files(message: str, error: Exception) -> None:
@@ -260,11 +260,11 @@ def _log_to_files(message: str, error: Exception) -> None:
             handler.handle(record)
 
 
-def _keep_offenders(experiment: Experiment, state: TrainState, run_dir: RunDir, num_kept: int) -> int:
+def _keep_diverged(experiment: Experiment, state: TrainState, run_dir: RunDir, num_kept: int) -> int:
     """Write the envs that broke the physics, with their model, but for the first `num_kept`; how many there are now."""
-    found = jax.device_get(state.env_state.offenders)
+    found = jax.device_get(state.env_state.shared.diverged)
     if found.count > num_kept:
-        offenders.save(run_dir.nan_guard, experiment.env.scene.model, found, num_kept)
+        diverged.save(run_dir.nan_guard, experiment.env.scene.model, found, num_kept)
         log.warning(
             "envs diverged and were reset; what the physics was given in the first of them is in %s"
             " (README, Troubleshooting: how to replay it)",

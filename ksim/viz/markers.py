@@ -1,67 +1,14 @@
-"""Debug drawing as data: shapes in world coordinates that a renderer adds to a scene."""
+"""Markers on their way to a renderer: collected frame by frame, and packed for the render worker."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import TypeAlias
 
 import numpy as np
 
-Vec3: TypeAlias = Sequence[float] | np.ndarray
-Rgba: TypeAlias = tuple[float, float, float, float]
+from ksim.envs.markers import Arrow, Capsule, Frame, Ghost, Marker, Rgba, Sphere, Vec3
 
-# One row a shape in what the render worker reads: frame, kind, from (3), to (3), radius, rgba (4).
+# One row per shape in what the render worker reads: frame, kind, from (3), to (3), radius, rgba (4).
 ROW_SIZE = 13
 ARROW, SPHERE, CAPSULE = 0, 1, 2
-
-
-@dataclass(frozen=True)
-class Arrow:
-    """An arrow from `start` to `end` (metres, world frame); `radius` is that of its shaft."""
-
-    start: Vec3
-    end: Vec3
-    radius: float = 0.012
-    rgba: Rgba = (0.9, 0.1, 0.1, 1.0)
-
-
-@dataclass(frozen=True)
-class Sphere:
-    """A ball around `position` (metres, world frame)."""
-
-    position: Vec3
-    radius: float = 0.03
-    rgba: Rgba = (0.1, 0.6, 0.9, 1.0)
-
-
-@dataclass(frozen=True)
-class Capsule:
-    """A capsule whose axis runs from `start` to `end` (metres, world frame)."""
-
-    start: Vec3
-    end: Vec3
-    radius: float = 0.02
-    rgba: Rgba = (0.9, 0.7, 0.1, 1.0)
-
-
-@dataclass(frozen=True)
-class Frame:
-    """A coordinate frame: x red, y green, z blue, each `length` metres; `quat` is (w, x, y, z)."""
-
-    position: Vec3
-    quat: Sequence[float] | np.ndarray = (1.0, 0.0, 0.0, 0.0)
-    length: float = 0.2
-    radius: float = 0.01
-
-
-@dataclass(frozen=True)
-class Ghost:
-    """The whole model in another state, see-through: `qpos` is `(nq,)`; `rgba` replaces the colours of its geoms."""
-
-    qpos: Sequence[float] | np.ndarray
-    rgba: Rgba = (0.5, 0.7, 1.0, 0.35)
-
-
-Marker: TypeAlias = Arrow | Sphere | Capsule | Frame | Ghost
 
 
 class DebugVisualizer:

@@ -11,7 +11,7 @@ import pytest
 from support.runs import CHUNK, final_state, fresh
 
 from ksim.config.compose import compose
-from ksim.diagnostics import diverged as offenders
+from ksim.diagnostics import diverged
 from ksim.envs import guard
 from ksim.envs.scene import build_scene
 from ksim.errors import KsimError
@@ -38,41 +38,41 @@ def broken_run(tmp_path_factory):
 
 def test_what_a_training_leaves_diverges_again(broken_run):
     """In plain C MuJoCo, in the step that is kept; with the compiled model's masses or other controls, it does not."""
-    found = offenders.load(broken_run.nan_guard)
+    found = diverged.load(broken_run.nan_guard)
     assert len(found) == 4
-    assert len({tuple(offender.state["qpos"]) for offender in found}) == 4
-    for offender in found:
-        assert {"body_mass", "dof_invweight0", "xfrc_applied", "actuator_forcerange"} <= set(offender.model_fields)
-        assert "encoder_bias" not in offender.model_fields  # it is not the engine's
-        assert offender.model_fields["body_mass"].max() < 1.1e-4 < offender.model.body_mass.max()
-        assert 1 <= offender.model_fields["xfrc_applied"][-1, :3].min()
-        assert offender.ctrl_Su.shape == (2, 1)
-        replayed = offender.replay()
+    assert len({tuple(broken.state["qpos"]) for broken in found}) == 4
+    for broken in found:
+        assert {"body_mass", "dof_invweight0", "xfrc_applied", "actuator_forcerange"} <= set(broken.model_fields)
+        assert "encoder_bias" not in broken.model_fields  # it is not the engine's
+        assert broken.model_fields["body_mass"].max() < 1.1e-4 < broken.model.body_mass.max()
+        assert 1 <= broken.model_fields["xfrc_applied"][-1, :3].min()
+        assert broken.ctrl_Su.shape == (2, 1)
+        replayed = broken.replay()
         assert replayed.diverged_after in (1, 2) and "unstable" in replayed.warnings[0]
-        np.testing.assert_array_equal(replayed.qpos_Sq[0], offender.state["qpos"])
+        np.testing.assert_array_equal(replayed.qpos_Sq[0], broken.state["qpos"])
 
-        kept = {name: x for name, x in offender.model_fields.items() if not name.startswith(("body_", "dof_"))}
-        heavy = replace(offender, model_fields=kept).replay()
-        still = replace(offender, ctrl_Su=np.zeros_like(offender.ctrl_Su)).replay()
+        kept = {name: x for name, x in broken.model_fields.items() if not name.startswith(("body_", "dof_"))}
+        heavy = replace(broken, model_fields=kept).replay()
+        still = replace(broken, ctrl_Su=np.zeros_like(broken.ctrl_Su)).replay()
         assert heavy.diverged_after is None and still.diverged_after is None
 
 
 def test_a_replay_leaves_no_trace(broken_run, tmp_path, monkeypatch):
     """No log file of MuJoCo's in the working directory, its warnings where they went before, the same result again."""
     monkeypatch.chdir(tmp_path)
-    (offender, *_) = offenders.load(broken_run.nan_guard)
-    before, mass = mujoco.get_mju_user_warning(), offender.model.body_mass.copy()
-    one, two = offender.replay(), offender.replay()
+    (broken, *_) = diverged.load(broken_run.nan_guard)
+    before, mass = mujoco.get_mju_user_warning(), broken.model.body_mass.copy()
+    one, two = broken.replay(), broken.replay()
     assert list(tmp_path.iterdir()) == [] and mujoco.get_mju_user_warning() is before
     np.testing.assert_array_equal(one.qvel_Sv, two.qvel_Sv)
-    np.testing.assert_array_equal(offender.model.body_mass, mass)
+    np.testing.assert_array_equal(broken.model.body_mass, mass)
 
 
 def test_a_resume_does_not_dump_again(broken_run, tmp_path):
-    """The slots are in the checkpoint: a run's first offenders stay its first."""
+    """The slots are in the checkpoint: a run's first diverged envs stay its first."""
     run = replace(broken_run, path=tmp_path / "copy")
     shutil.copytree(broken_run.path, run.path)
-    kept = {name: x for name, x in final_state(run).items() if "offenders" in name}
+    kept = {name: x for name, x in final_state(run).items() if "diverged" in name}
     assert len(kept) > 10 and any("body_mass" in name for name in kept)
     (count,) = (x for name, x in kept.items() if "count" in name)
     assert count == 4
@@ -120,42 +120,42 @@ def kbots():
 
 
 def kept(given, bad_E):
-    empty = guard.no_offenders(given)
+    empty = guard.none_diverged(given)
     return jax.device_get(jax.jit(guard.keep_first)(empty, jnp.asarray(bad_E), given))
 
 
 def test_a_replay_is_the_engine_s_step(kbots, tmp_path):
     """Bit by bit: nothing that the engine was given is missing. So without any part of it."""
     after, model, given = kbots
-    offenders.save(tmp_path / "dump", model, kept(given, [True, False, True]))
-    found = offenders.load(tmp_path / "dump")
+    diverged.save(tmp_path / "dump", model, kept(given, [True, False, True]))
+    found = diverged.load(tmp_path / "dump")
     assert len(found) == 2
-    for env, offender in zip((0, 2), found, strict=True):
-        replayed = offender.replay()
+    for env, broken in zip((0, 2), found, strict=True):
+        replayed = broken.replay()
         assert len(replayed.qpos_Sq) == S + 1 and replayed.diverged_after is None and not replayed.warnings
         np.testing.assert_array_equal(replayed.qpos_Sq[-1].astype(np.float32), after.qpos[env])
         np.testing.assert_array_equal(replayed.qvel_Sv[-1].astype(np.float32), after.qvel[env])
 
     def differs(**changes):
-        return not np.array_equal(replace(offender, **changes).replay().qvel_Sv[-1].astype("f4"), after.qvel[2])
+        return not np.array_equal(replace(broken, **changes).replay().qvel_Sv[-1].astype("f4"), after.qvel[2])
 
-    for name in offender.model_fields:
-        assert differs(model_fields={n: x for n, x in offender.model_fields.items() if n != name}), name
+    for name in broken.model_fields:
+        assert differs(model_fields={n: x for n, x in broken.model_fields.items() if n != name}), name
     for name in ("qpos", "qvel", "qacc_warmstart"):
-        assert differs(state=offender.state | {name: 1.01 * offender.state[name]}), name
+        assert differs(state=broken.state | {name: 1.01 * broken.state[name]}), name
     for s in range(S):
-        assert differs(ctrl_Su=offender.ctrl_Su * (1.0 + 0.1 * np.eye(S)[s])[:, None]), s
+        assert differs(ctrl_Su=broken.ctrl_Su * (1.0 + 0.1 * np.eye(S)[s])[:, None]), s
 
 
-def test_only_new_offenders_are_written(kbots, tmp_path):
+def test_only_new_ones_are_written(kbots, tmp_path):
     _, model, given = kbots
     folder = tmp_path / "dump"
-    offenders.save(folder, model, kept(given, [False, True, False]))
+    diverged.save(folder, model, kept(given, [False, True, False]))
     first = (folder / "0.npz").stat().st_mtime_ns
-    offenders.save(folder, model, kept(given, [False, True, True]), start=1)
+    diverged.save(folder, model, kept(given, [False, True, True]), start=1)
     assert sorted(path.name for path in folder.iterdir()) == ["0.npz", "1.npz", "model.mjb"]
     assert (folder / "0.npz").stat().st_mtime_ns == first
-    np.testing.assert_array_equal(offenders.load(folder)[1].state["qpos"], given["qpos"][2])
+    np.testing.assert_array_equal(diverged.load(folder)[1].state["qpos"], given["qpos"][2])
 
 
 def test_a_state_that_was_broken_before_the_physics_is_told_apart(kbots):
@@ -166,15 +166,15 @@ def test_a_state_that_was_broken_before_the_physics_is_told_apart(kbots):
     for name, value, is_broken in (("qvel", np.nan, True), ("qpos", 1e11, True), ("qvel", 1e9, False)):
         written = np.array(state[name])
         written[0] = value
-        replayed = offenders.Offender(model, state | {name: written}, {}, ctrl_Su).replay()
+        replayed = diverged.DivergedEnv(model, state | {name: written}, {}, ctrl_Su).replay()
         assert (replayed.diverged_after == 0) == is_broken, (name, value)
 
 
 def test_a_dump_that_cannot_be_read_says_so(kbots, tmp_path):
     _, model, given = kbots
     with pytest.raises(KsimError, match="holds nothing of the NaN guard"):
-        offenders.load(tmp_path)
-    offenders.save(tmp_path, model, kept(given, [True, False, False]))
+        diverged.load(tmp_path)
+    diverged.save(tmp_path, model, kept(given, [True, False, False]))
     (tmp_path / "model.mjb").write_bytes(b"another version's")
     with pytest.raises(KsimError, match="model.mjb cannot be read by MuJoCo"):
-        offenders.load(tmp_path)
+        diverged.load(tmp_path)

@@ -22,7 +22,9 @@ TERM = {"_target_": f"{MDP}.actions.joint_effort", "joints": "slider", "scale": 
 
 @pytest.fixture(scope="module")
 def scene():
-    return build_scene(compose(["task=cartpole_balance"]).task, {"slider": "effort"})
+    scene = build_scene(compose(["task=cartpole_balance"]).task)
+    scene.set_control({"slider": "effort"})
+    return scene
 
 
 @pytest.fixture(scope="module")
@@ -38,13 +40,12 @@ def controls(scene, action_TE, seed=0, **settings):
 
     def init(key):
         ctx = context(scene, data)
-        manager.init_memory(ctx, key)
-        return ctx.memory
+        return manager.init_memory(ctx, key)
 
     def step(memory, action, key):
         ctx = context(scene, data, memory=memory)
-        ctrl_Su = manager(ctx, action[None], key)
-        return ctx.memory, ctrl_Su[:, 0]
+        ctrl_Su, changed = manager.compute(ctx, action[None], key)
+        return memory | changed, ctrl_Su[:, 0]
 
     keys = jax.random.split(jax.random.key(seed), (len(action_TE) + 1, num_envs))
     memory, rows = jax.vmap(init)(keys[0]), []
@@ -164,11 +165,11 @@ def test_a_reset_empties_what_is_on_its_way():
     steps = player.play(np.ones((12, 2, 1)), random_age=True)
     age = np.zeros(2, int)
     for step in steps:
-        before = step.before.physics
+        before = step.before.envs.physics
         for env in np.flatnonzero(~step.out.done):
             data = plain.make(model, before.qpos[env], before.qvel[env], before.qacc_warmstart[env])
             plain.step(model, data, [[10.0 * (2 * age[env] + substep >= 3)] for substep in (0, 1)])
-            np.testing.assert_allclose(step.after.physics.qvel[env], data.qvel, atol=1e-6)
+            np.testing.assert_allclose(step.after.envs.physics.qvel[env], data.qvel, atol=1e-6)
         age = np.where(step.out.done, 0, age + 1)
 
 

@@ -14,7 +14,7 @@ from support.envs import MDP, Player, cartpole_task, kbot_task
 
 from ksim.config.schema import SimCfg
 from ksim.envs import make_env
-from ksim.envs.env import num_steps
+from ksim.envs.managers.timers import covering_steps
 from ksim.errors import ConfigError
 
 
@@ -34,7 +34,7 @@ from ksim.errors import ConfigError
     ],
 )
 def test_steps_of_an_episode(seconds, step_dt, steps):
-    assert num_steps(seconds, step_dt) == steps
+    assert covering_steps(seconds, step_dt) == steps
 
 
 def test_twenty_seconds_are_a_thousand_steps():
@@ -305,7 +305,7 @@ def test_what_a_term_checks_as_it_runs_stays_its_own_error():
 
     env = make_env(cartpole_task(**reward(_target_=checked)), "mujoco")
     state, _ = env.reset(jax.random.key(0), 1)
-    out_of_place = eqx.tree_at(lambda s: s.physics.qpos, state, jnp.ones((1, 2)))
+    out_of_place = eqx.tree_at(lambda s: s.envs.physics.qpos, state, jnp.ones((1, 2)))
     for step in (env.step, jax.jit(env.step)):
         with pytest.raises(Exception, match="too far") as error:
             jax.block_until_ready(step(out_of_place, jnp.zeros((1, 1))))

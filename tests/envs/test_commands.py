@@ -8,6 +8,7 @@ from support.envs import MDP, Player, cartpole_task, kbot_task, same
 
 from ksim.config.schema import ManagerBasedRlEnvCfg
 from ksim.envs import make_env
+from ksim.envs.tree import with_envs
 from ksim.errors import ConfigError
 
 E, T, EPISODE = 64, 60, 25
@@ -79,12 +80,14 @@ def test_a_reset_draws_no_other_envs_command(play):
     """The others keep command and timer to the bit, whether env 0 ends or not."""
     player, _, steps = play
     step = next(step for step in steps if not step.out.done.any())
-    age = step.before.episode_step.copy()
+    age = step.before.envs.episode_step.copy()
     age[0] = EPISODE
-    state, out = player.step(type(step.before)(**{**vars(step.before), "episode_step": age}), step.action)
+    state, out = player.step(with_envs(step.before, episode_step=age), step.action)
     assert out.done[0] and not out.done[1:].any()
     others = np.arange(1, E)
-    assert same(state.memory, step.after.memory, others) and not same(state.memory, step.after.memory, [0])
+    assert same(state.envs.memory, step.after.envs.memory, others) and not same(
+        state.envs.memory, step.after.envs.memory, [0]
+    )
 
 
 def test_a_fixed_command_is_all_that_is_seen():
@@ -95,7 +98,9 @@ def test_a_fixed_command_is_all_that_is_seen():
         for obs in (other.out.obs, other.out.terminal_obs):
             assert np.array_equal(obs["actor"], np.tile(np.float32([0.5, 9.0]), (4, 1)))
         np.testing.assert_allclose(other.out.reward, 0.5, rtol=1e-6)
-        assert same(step.after.physics, other.after.physics) and same(step.after.key, other.after.key)
+        assert same(step.after.envs.physics, other.after.envs.physics) and same(
+            step.after.envs.key, other.after.envs.key
+        )
 
 
 @pytest.mark.parametrize(
@@ -167,4 +172,4 @@ def test_heading_is_followed_with_the_base():
         assert np.array_equal(step.out.obs["actor"], step.out.terminal_obs["actor"])
     assert not np.array_equal(steps[0].out.obs["actor"], steps[1].out.obs["actor"])
     assert not np.array_equal(steps[2].out.obs["actor"], steps[2].out.terminal_obs["actor"])  # drawn anew
-    assert jax.tree.leaves(steps[2].after.memory)
+    assert jax.tree.leaves(steps[2].after.envs.memory)

@@ -88,7 +88,7 @@ def test_a_reset_sees_the_value_of_the_step_that_ends(play):
     _, steps = play
     ends = [t for t, step in enumerate(steps) if step.out.done[0]]
     assert ends == [2, 5, 11, 17, 23]
-    places = [float(steps[t].after.physics.qpos[0, 0]) for t in ends]
+    places = [float(steps[t].after.envs.physics.qpos[0, 0]) for t in ends]
     assert places == [0.0, 0.5, 0.5, 0.5, 0.5]
 
 
@@ -118,8 +118,8 @@ def test_the_count_is_part_of_the_state(play):
     """So a training that goes on from a saved state goes on with its values."""
     player, steps = play
     state, _ = player.step(steps[7].after, np.zeros((E, 1)))
-    assert int(state.curriculum["num_steps"]) == 9
-    value = lambda s: float(s.curriculum["task.curriculum.weight"].value)  # noqa: E731
+    assert int(state.shared.curriculum["num_steps"]) == 9
+    value = lambda s: float(s.shared.curriculum["task.curriculum.weight"].value)  # noqa: E731
     assert value(state) == value(steps[8].after) != value(steps[7].after)
 
 
@@ -154,7 +154,7 @@ def test_a_level_follows_the_length_of_the_episodes():
         level = np.clip(level + change, 0.0, 1.0)
         changes.add(np.sign(change))
         levels.add(level)
-        value = step.after.curriculum["task.curriculum.level"].value
+        value = step.after.shared.curriculum["task.curriculum.level"].value
         np.testing.assert_allclose(value, [level, 10 + 20 * level], rtol=1e-5, atol=1e-6)
         length[step.out.done] = 0
     assert changes == {-1.0, 0.0, 1.0} and {0.0, 1.0} < levels
@@ -192,4 +192,4 @@ def test_mistakes_name_their_place(params, message):
 
 def test_a_state_without_curricula_carries_nothing():
     state, _ = Player(cartpole_task()).reset(2)
-    assert host(state.curriculum) == {}
+    assert host(state.shared.curriculum) == {}

@@ -47,7 +47,10 @@ def play():
 def counts(play, slot):
     """How often an event has fired: before the first step, and after each, (T + 1, E)."""
     model, steps = play
-    values = [steps[0].before.model_fields["dof_solimp"], *(step.after.model_fields["dof_solimp"] for step in steps)]
+    values = [
+        steps[0].before.envs.model_fields["dof_solimp"],
+        *(step.after.envs.model_fields["dof_solimp"] for step in steps),
+    ]
     return np.round(np.stack(values)[:, :, 0, slot] - model.dof_solimp[0, slot])
 
 
@@ -110,7 +113,10 @@ def test_global_events_fire_when_they_would_whoever_is_reset(restarted):
                 mask_E = np.arange(E) == restarted
                 state, obs = player.env.restart(state, obs, mask_E, jax.random.key(t) if t == 20 else None)
             after, out = player.step(state, np.zeros((E, 1)))
-            change = after.model_fields["dof_solimp"][:, 0, 4] - np.asarray(state.model_fields["dof_solimp"])[:, 0, 4]
+            change = (
+                after.envs.model_fields["dof_solimp"][:, 0, 4]
+                - np.asarray(state.envs.model_fields["dof_solimp"])[:, 0, 4]
+            )
             times += [t] * bool(np.all(change > 0.5))
             assert len(set(change > 0.5)) == 1
             state, obs = after, out.obs
@@ -119,7 +125,7 @@ def test_global_events_fire_when_they_would_whoever_is_reset(restarted):
 
 
 def test_what_resets_draw_is_each_envs_own_until_the_next(play):
-    drawn = np.stack([step.after.model_fields["dof_solimp"][:, 1] for step in play[1]])
+    drawn = np.stack([step.after.envs.model_fields["dof_solimp"][:, 1] for step in play[1]])
     assert np.array_equal((np.diff(drawn, axis=0) != 0).all(axis=-1), ends(play)[1:])
     assert np.unique(drawn[..., 0]).size == np.sum(ends(play)[1:]) + E
 
@@ -149,10 +155,10 @@ def test_without_random_ages_all_episodes_are_whole():
         )
     )
     state, obs = player.reset(512)
-    assert not state.episode_step.any()
+    assert not state.envs.episode_step.any()
     assert np.unique(obs["actor"][:, 0]).size > 500 and np.abs(obs["actor"]).max() <= 0.2
     assert obs["actor"].std() == pytest.approx(0.4 / np.sqrt(12), rel=0.1)
-    ages = player.reset(512, random_age=True)[0].episode_step
+    ages = player.reset(512, random_age=True)[0].envs.episode_step
     assert ages.min() >= 0 and ages.max() < 100
     assert ages.mean() == pytest.approx(49.5, abs=5) and np.unique(ages).size > 80
 
@@ -172,10 +178,10 @@ def test_the_default_event(events):
     ended = [step for step in steps if step.out.done[0]]
     assert ended
     for step in ended:
-        physics = step.after.physics
+        physics = step.after.envs.physics
         if events is None:
             assert not physics.qpos[0].any() and not physics.qvel[0].any()
         else:
             assert physics.qpos[0, 0] > 0.05 and physics.qvel[0, 0] > 0
-        assert step.after.episode_step[0] == 0
+        assert step.after.envs.episode_step[0] == 0
     assert not any(step.out.truncated.any() for step in steps)  # no time limit

@@ -1,6 +1,6 @@
 """What is not finite: states, which the NaN guard catches, rewards and metrics."""
 
-from dataclasses import fields, replace
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,8 @@ from support.envs import MDP, Player, cartpole_task, same
 
 from ksim.config.schema import SimCfg
 from ksim.envs import guard
-from ksim.envs.state import EnvState
+from ksim.envs.carry import PerEnv
+from ksim.envs.tree import with_envs
 from ksim.physics import initial_state, make_physics
 
 E = 4
@@ -65,8 +66,8 @@ def player():
 def placed(state, qpos, qvel=None):
     """A state with the carts (and poles) elsewhere."""
     qvel = np.zeros((E, 2)) if qvel is None else np.asarray(qvel)
-    physics = replace(state.physics, qpos=np.asarray(qpos, np.float32), qvel=qvel.astype(np.float32))
-    return replace(state, physics=physics)
+    physics = replace(state.envs.physics, qpos=np.asarray(qpos, np.float32), qvel=qvel.astype(np.float32))
+    return with_envs(state, physics=physics)
 
 
 GOOD = [[0.1, 0.0], [0.2, 0.1], [0.3, -0.1], [0.4, 0.05]]
@@ -97,25 +98,29 @@ def test_a_broken_env_is_reset_counted_and_alone(player, start, kind):
     assert out.log["nan_guard"] == 1 and good.log["nan_guard"] == 0
     assert out.log["termination/nan"] == 1 and out.ends["nan"].tolist() == [False, False, True, False]
     assert out.reward[2] == 0
-    assert np.abs(state.physics.qpos[2]).max() <= 0.1 and state.episode_step[2] == 0
+    assert np.abs(state.envs.physics.qpos[2]).max() <= 0.1 and state.envs.episode_step[2] == 0
     others = [0, 1, 3]
-    for got, expected in ((state.physics, good_state.physics), (out.obs, good.obs), (out.reward, good.reward)):
+    for got, expected in (
+        (state.envs.physics, good_state.envs.physics),
+        (out.obs, good.obs),
+        (out.reward, good.reward),
+    ):
         assert same(got, expected, others)
-    assert finite((state.physics, out.obs, out.terminal_obs, out.reward, out.log))
+    assert finite((state.envs.physics, out.obs, out.terminal_obs, out.reward, out.log))
     # The episode of the broken env is worth what it was before.
     assert out.episode["return"][2] == 0 and out.episode["length"][2] == 1
 
 
-def test_the_first_offenders_of_a_run_are_kept(player, start):
+def test_the_first_diverged_envs_of_a_run_are_kept(player, start):
     """With all that their step started from, in their order, until the slots are full."""
-    assert start.offenders.count == 0
+    assert start.shared.diverged.count == 0
     state, _ = player.step(placed(start, GOOD), np.full((E, 1), -0.5))
-    assert same(state.offenders, start.offenders)
+    assert same(state.shared.diverged, start.shared.diverged)
 
     action = np.array([[0.1], [0.2], [0.3], [0.4]], np.float32)
     state, out = player.step(placed(state, [[0.1, 0], [0.7, 0.2], [0.8, 0], [0.1, 0]]), action)
-    assert out.log["nan_guard"] == 2 and state.offenders.count == 2
-    given = state.offenders.given
+    assert out.log["nan_guard"] == 2 and state.shared.diverged.count == 2
+    given = state.shared.diverged.given
     assert set(given) == {"qpos", "qvel", "act", "qacc_warmstart", "ctrl"}
     np.testing.assert_array_equal(given["qpos"], np.float32([[0.7, 0.2], [0.8, 0], [0, 0], [0, 0]]))
     assert np.isnan(given["qvel"][:2]).all()  # as the event left it
@@ -123,12 +128,12 @@ def test_the_first_offenders_of_a_run_are_kept(player, start):
     np.testing.assert_allclose(given["ctrl"], [[[-5], [2]], [[-5], [3]], [[0], [0]], [[0], [0]]], rtol=1e-6)
 
     later, out = player.step(placed(state, [[0.9, 0.5], [0.1, 0], [1.0, 0], [1.1, 0]]), action)
-    assert out.log["nan_guard"] == 3 and later.offenders.count == 4
+    assert out.log["nan_guard"] == 3 and later.shared.diverged.count == 4
     expected = np.float32([[0.7, 0.2], [0.8, 0], [0.9, 0.5], [1.0, 0]])
-    np.testing.assert_array_equal(later.offenders.given["qpos"], expected)
+    np.testing.assert_array_equal(later.shared.diverged.given["qpos"], expected)
 
     full, out = player.step(placed(later, [[1.2, 0], [1.3, 0], [0.1, 0], [0.1, 0]]), action)
-    assert out.log["nan_guard"] == 2 and same(full.offenders, later.offenders)
+    assert out.log["nan_guard"] == 2 and same(full.shared.diverged, later.shared.diverged)
 
 
 def test_an_event_that_breaks_the_model_breaks_one_episode(start):
@@ -139,10 +144,12 @@ def test_an_event_that_breaks_the_model_breaks_one_episode(start):
     qpos[1, 0] = 0.6
     after, out = player.step(placed(state, qpos), np.zeros((E, 1)))
     assert out.terminated.tolist() == [False, True, False, False] and out.log["nan_guard"] == 1
-    assert np.isnan(after.offenders.given["body_mass"][0, 2:]).all()
-    assert finite(after.model_fields) and same(after.model_fields, state.model_fields, [1])
+    assert np.isnan(after.shared.diverged.given["body_mass"][0, 2:]).all()
+    assert finite(after.envs.model_fields) and same(after.envs.model_fields, state.envs.model_fields, [1])
     others = [0, 2, 3]
-    assert not np.array_equal(after.model_fields["body_mass"][others], state.model_fields["body_mass"][others])
+    assert not np.array_equal(
+        after.envs.model_fields["body_mass"][others], state.envs.model_fields["body_mass"][others]
+    )
     for _ in range(3):
         after, out = player.step(after, np.zeros((E, 1)))
         assert out.log["nan_guard"] == 0 and not out.terminated.any()
@@ -157,10 +164,14 @@ ACTIVATED = """
 """
 
 
-def of_physics(physics, **model_fields):
-    """A state of which the guard sees the physics."""
-    others = {f.name: None for f in fields(EnvState)} | {"physics": physics, "model_fields": model_fields}
-    return EnvState(**others)
+def guarded(after, last, mass=1.0, last_mass=1.0):
+    """What the guard makes of two envs after a step, of which it sees the physics and a mass."""
+
+    def envs(physics, mass):
+        return PerEnv(physics, {"body_mass": jnp.full((2, 2), mass)}, *[None] * 7)
+
+    diverged_E = guard.find_diverged(after.qpos, after.qvel, after.act)
+    return guard.put_back(envs(after, mass), envs(last, last_mass), diverged_E), diverged_E
 
 
 @pytest.fixture(scope="module")
@@ -178,11 +189,10 @@ def activated():
 def test_the_limit_of_a_state(activated, field, value, is_bad):
     _, last = activated
     physics = replace(last, **{field: getattr(last, field).at[1, 0].set(value)})
-    mass = {"body_mass": jnp.ones((2, 2))}
-    state, bad_E = guard.put_back(of_physics(physics, body_mass=jnp.full((2, 2), 3.0)), of_physics(last, **mass))
+    envs, bad_E = guarded(physics, last, 3.0, 1.0)
     assert bad_E.tolist() == [False, is_bad]
-    assert same(state.physics, last if is_bad else physics)
-    assert state.model_fields["body_mass"].tolist() == [[3.0, 3.0], [1.0, 1.0] if is_bad else [3.0, 3.0]]
+    assert same(envs.physics, last if is_bad else physics)
+    assert envs.model_fields["body_mass"].tolist() == [[3.0, 3.0], [1.0, 1.0] if is_bad else [3.0, 3.0]]
 
 
 @pytest.mark.parametrize("act, ctrl, is_bad", [(5.0, 1e9, False), (1e10, 5e9, True), (np.nan, 0.0, True)])
@@ -191,23 +201,23 @@ def test_activations_are_guarded(activated, act, ctrl, is_bad):
     engine, last = activated
     given = replace(last, act=last.act.at[1].set(act))
     after = engine.step(given, {}, jnp.zeros((2, 3, 1)).at[1].set(ctrl))
-    state, bad_E = guard.put_back(of_physics(after), of_physics(last))
+    envs, bad_E = guarded(after, last)
     assert bad_E.tolist() == [False, is_bad]
     if np.isfinite(act):
         np.testing.assert_allclose(after.act[1], act + 0.03 * ctrl, rtol=1e-6)
         assert np.abs(after.qvel).max() == 0
-    assert same(state.physics, last if is_bad else after)
-    offenders = guard.keep_first(guard.no_offenders(g := guard.given(given, {}, jnp.zeros((2, 3, 1)))), bad_E, g)
-    assert offenders.count == is_bad
+    assert same(envs.physics, last if is_bad else after)
+    kept = guard.keep_first(guard.none_diverged(g := guard.given(given, {}, jnp.zeros((2, 3, 1)))), bad_E, g)
+    assert kept.count == is_bad
     if is_bad:
-        np.testing.assert_array_equal(offenders.given["act"][0], [act])
+        np.testing.assert_array_equal(kept.given["act"][0], [act])
 
 
 def test_without_the_guard_a_broken_state_is_there_to_be_judged(start):
     state, out = Player(task(nan_guard=False)).step(placed(start, [[0.6, 0.0], *GOOD[1:]]), np.zeros((E, 1)))
     assert np.isnan(out.terminal_obs["actor"][0]).any()
     assert out.terminated.tolist() == [True, False, False, False] and out.log["nan_guard"] == 0
-    assert finite(state.physics.qpos[1:])
+    assert finite(state.envs.physics.qpos[1:])
 
 
 def test_rewards_that_are_not_finite_count_as_zero(player, start):

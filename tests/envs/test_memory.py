@@ -1,7 +1,5 @@
 """Terms with memory: what they remember goes on from step to step, and starts anew with their env's episode."""
 
-from dataclasses import replace
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -10,6 +8,7 @@ import pytest
 from support.envs import MDP, Player, cartpole_task, host, own, same
 
 from ksim.envs import make_env
+from ksim.envs.tree import with_envs
 from ksim.errors import ConfigError
 from ksim.store import tree_file
 
@@ -75,7 +74,7 @@ def steps(request):
 
 
 def cart(state):
-    return state.physics.qpos[:, 0]
+    return state.envs.physics.qpos[:, 0]
 
 
 def moved_by_event(steps):
@@ -109,7 +108,7 @@ def test_events_remember(steps):
     """Seen in the position before the physics of the step: the velocity does not explain it."""
     for step, moved in zip(steps, moved_by_event(steps), strict=True):
         on = ~step.out.done
-        velocity = (step.before.physics.qvel[:, 0] + step.after.physics.qvel[:, 0]) / 2
+        velocity = (step.before.envs.physics.qvel[:, 0] + step.after.envs.physics.qvel[:, 0]) / 2
         explained = cart(step.before) + 0.02 * velocity + moved
         np.testing.assert_allclose(cart(step.after)[on], explained[on], atol=2e-3)
     assert max(np.max(m) for m in moved_by_event(steps)) == pytest.approx(0.004)
@@ -127,12 +126,12 @@ def test_an_observation_is_remembered_once(steps):
 
 def test_memory_is_the_envs_own(steps):
     """Calls since the reset: one in the observation of the reset itself, and one in every step."""
-    calls = steps[0].before.memory["task.observations.actor.terms.travelled"]["calls"].copy()
+    calls = steps[0].before.envs.memory["task.observations.actor.terms.travelled"]["calls"].copy()
     assert (calls == 1).all()
     for step in steps:
         calls = np.where(step.out.done, 1, calls + 1)
-        assert np.array_equal(step.after.memory["task.observations.actor.terms.travelled"]["calls"], calls)
-        assert np.array_equal(step.after.memory["task.rewards.travelled"]["calls"], calls - 1)
+        assert np.array_equal(step.after.envs.memory["task.observations.actor.terms.travelled"]["calls"], calls)
+        assert np.array_equal(step.after.envs.memory["task.rewards.travelled"]["calls"], calls - 1)
 
 
 @pytest.fixture(scope="module")
@@ -188,15 +187,15 @@ def test_a_reset_advances_nothing_in_other_envs(everything):
     """Buffers, timers, commands, forces, constants of the model, random streams: every bit, if env 0 ends or not."""
     steps = everything.play(np.random.default_rng(0).uniform(-1, 1, (4, E, 1)))
     last = steps[-1]
-    age = np.array(last.before.episode_step)
+    age = np.array(last.before.envs.episode_step)
     age[0] = EPISODE
-    state, out = everything.step(replace(last.before, episode_step=age), last.action)
+    state, out = everything.step(with_envs(last.before, episode_step=age), last.action)
     assert out.done[0] and not out.done[1:].any() and not last.out.done.any()
     others = np.arange(1, E)
     assert same(own(state), own(last.after), others)
     assert same(out.obs, last.out.obs, others) and same(out.reward, last.out.reward, others)
-    assert not same(state.memory, last.after.memory, [0])
-    paths = {path.split(".")[1] for path in state.memory}
+    assert not same(state.envs.memory, last.after.envs.memory, [0])
+    paths = {path.split(".")[1] for path in state.envs.memory}
     assert paths == {"actions", "commands", "events", "observations", "rewards"}
 
 
@@ -214,7 +213,7 @@ def test_a_loop_can_carry_everything(everything):
     """Shapes and types stay as they are, none of them weak: a weak one would compile a training twice."""
     env = everything.env
     state, _ = jax.eval_shape(lambda key: env.reset(key, E), jax.random.key(0))
-    after, _ = jax.eval_shape(env.step, state, state.action)
+    after, _ = jax.eval_shape(env.step, state, state.envs.action)
     assert jax.tree.structure(after) == jax.tree.structure(state)
     for one, two in zip(jax.tree.leaves(state), jax.tree.leaves(after), strict=True):
         assert (one.shape, one.dtype, one.weak_type) == (two.shape, two.dtype, two.weak_type)
@@ -230,7 +229,7 @@ def test_terminations_remember():
 def test_nothing_is_carried_where_nothing_is_remembered():
     player = Player(cartpole_task(rewards={"alive": {"_target_": f"{MDP}.rewards.alive", "weight": 1.0}}))
     state, _ = player.reset(2)
-    assert state.memory == {} and state.curriculum == {}
+    assert state.envs.memory == {} and state.shared.curriculum == {}
 
 
 class Grows(eqx.Module):

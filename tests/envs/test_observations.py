@@ -150,10 +150,10 @@ def late():
     steps = player.play(np.zeros((STEPS, E, 1)), random_age=True)
     shown = {name: np.stack([first[name], *(step.out.obs[name] for step in steps)]) for name in first}
     start = np.zeros((STEPS + 1, E))  # what the clock showed when the episode started
-    start[0] = 1000 + state.episode_step
+    start[0] = 1000 + state.envs.episode_step
     for t, step in enumerate(steps):
         start[t + 1] = np.where(step.out.done, 1000, start[t])
-    now = np.stack([1000 + state.episode_step, *(1000 + step.after.episode_step for step in steps)])
+    now = np.stack([1000 + state.envs.episode_step, *(1000 + step.after.envs.episode_step for step in steps)])
     return player.env, steps, shown, now, start
 
 
@@ -258,7 +258,7 @@ def test_what_is_not_finite_is_zeroed_and_counted_as_the_policy_says():
     task["observations"]["late"] = {"terms": {"s": late}, "nan_policy": "warn"}
     player = Player(cartpole_task(**task))
     steps = player.play(np.zeros((7, 32, 1)))
-    bad = steps[3].after.physics.qpos[:, 0] > 0
+    bad = steps[3].after.envs.physics.qpos[:, 0] > 0
     assert 0 < bad.sum() < 32
     for t, step in enumerate(steps):
         now = bad & (t == 4)

@@ -48,7 +48,9 @@ def play(request):
 
 def own_model(model, state, env):
     """The model of one env, made whole by MuJoCo itself from its inertial fields."""
-    fields = {n: x[env] for n, x in state.model_fields.items() if n in ("body_mass", "body_inertia", "dof_armature")}
+    fields = {
+        n: x[env] for n, x in state.envs.model_fields.items() if n in ("body_mass", "body_inertia", "dof_armature")
+    }
     own = plain.edited(model, **fields)
     mujoco.mj_setConst(own, mujoco.MjData(own))
     return own
@@ -69,9 +71,9 @@ def test_constants_are_those_of_the_envs_own_inertia(play):
                 "actuator_acc0",
                 "cam_poscom0",
             ):
-                got = step.after.model_fields[name][env]
+                got = step.after.envs.model_fields[name][env]
                 np.testing.assert_allclose(got, getattr(own, name), rtol=1e-4, atol=1e-5, err_msg=name)
-    drawn = np.stack([step.after.model_fields["body_mass"][:, model.body("pole").id] for step in steps])
+    drawn = np.stack([step.after.envs.model_fields["body_mass"][:, model.body("pole").id] for step in steps])
     done = np.stack([step.out.done for step in steps])
     assert np.array_equal(np.diff(drawn, axis=0) != 0, done[1:])
 
@@ -80,7 +82,7 @@ def test_only_what_events_write_and_imply_differs_between_envs(play):
     _, steps = play
     written = {"body_mass", "body_inertia", "dof_armature", "xfrc_applied"}
     implied = {"body_subtreemass", "dof_M0", "dof_invweight0", "body_invweight0", "actuator_acc0", "cam_poscom0"}
-    assert set(steps[0].after.model_fields) == written | implied
+    assert set(steps[0].after.envs.model_fields) == written | implied
 
 
 def test_each_env_moves_with_its_own_model_and_force(play):
@@ -90,13 +92,13 @@ def test_each_env_moves_with_its_own_model_and_force(play):
     for step in steps:
         for env in np.flatnonzero(~step.out.done):
             own = own_model(model, step.after, env)
-            before = step.before.physics
+            before = step.before.envs.physics
             data = plain.make(own, before.qpos[env], before.qvel[env], before.qacc_warmstart[env])
-            data.xfrc_applied[:] = step.after.model_fields["xfrc_applied"][env]
+            data.xfrc_applied[:] = step.after.envs.model_fields["xfrc_applied"][env]
             pushed += data.xfrc_applied.any()
             plain.step(own, data, [[0.0], [0.0]])
-            np.testing.assert_allclose(step.after.physics.qpos[env], data.qpos, atol=1e-5)
-            np.testing.assert_allclose(step.after.physics.qvel[env], data.qvel, atol=1e-4)
+            np.testing.assert_allclose(step.after.envs.physics.qpos[env], data.qpos, atol=1e-5)
+            np.testing.assert_allclose(step.after.envs.physics.qvel[env], data.qvel, atol=1e-4)
     assert pushed > 5
 
 
@@ -106,15 +108,15 @@ def test_forces_pass_and_a_reset_ends_them(play):
     cart = player.env.scene.model.body("cart").id
     age = None
     for step in steps:
-        on = step.after.model_fields["xfrc_applied"][:, cart].any(axis=1)
-        age = None if age is None else np.where(step.before.episode_step == 0, 1, age + 1)
+        on = step.after.envs.model_fields["xfrc_applied"][:, cart].any(axis=1)
+        age = None if age is None else np.where(step.before.envs.episode_step == 0, 1, age + 1)
         fresh = step.out.done
         assert not on[fresh].any()
         if age is not None:
             expected = (age >= 3) & (age % 3 != 2)
-            known = ~fresh & (started | (step.before.episode_step == 0))
+            known = ~fresh & (started | (step.before.envs.episode_step == 0))
             assert np.array_equal(on[known], expected[known])
-            started |= step.before.episode_step == 0
+            started |= step.before.envs.episode_step == 0
         else:
             age, started = np.ones(E, int), np.zeros(E, bool)
     assert started.all()
@@ -126,7 +128,7 @@ def test_what_a_reset_env_shows_is_of_its_new_model(play):
     seen = 0
     for step in steps:
         for env in np.flatnonzero(step.out.done):
-            own, physics = own_model(player.env.scene.model, step.after, env), step.after.physics
+            own, physics = own_model(player.env.scene.model, step.after, env), step.after.envs.physics
             data = plain.forward(own, plain.make(own, physics.qpos[env], physics.qvel[env]), [0.0])
             np.testing.assert_allclose(step.out.obs["actor"][env], data.qfrc_smooth, rtol=1e-4, atol=1e-4)
             seen += 1
@@ -148,8 +150,8 @@ def test_a_startup_draws_once():
     steps = player.play(np.zeros((7, E, 1)))
     assert any(step.out.done.any() for step in steps)
     for state in (steps[0].before, *(step.after for step in steps)):
-        assert np.array_equal(state.model_fields["body_mass"], steps[0].before.model_fields["body_mass"])
+        assert np.array_equal(state.envs.model_fields["body_mass"], steps[0].before.envs.model_fields["body_mass"])
         for env in range(E):
             own = own_model(model, state, env)
-            np.testing.assert_allclose(state.model_fields["dof_invweight0"][env], own.dof_invweight0, rtol=1e-4)
-    assert np.unique(steps[0].before.model_fields["body_mass"][:, model.body("pole").id]).size == E
+            np.testing.assert_allclose(state.envs.model_fields["dof_invweight0"][env], own.dof_invweight0, rtol=1e-4)
+    assert np.unique(steps[0].before.envs.model_fields["body_mass"][:, model.body("pole").id]).size == E

@@ -100,7 +100,7 @@ def test_contacts_are_those_of_mujoco(play):
     for step in steps:
         got = reading(step.out.terminal_obs)
         for env in range(E):
-            before = step.before.physics
+            before = step.before.envs.physics
             data = plain.make(model, before.qpos[env], before.qvel[env], before.qacc_warmstart[env])
             data.ctrl = np.clip(home + np.float32(0.3) * step.action[env], lower, upper)
             peak = np.zeros(2)
@@ -154,7 +154,7 @@ def test_a_reset_envs_contacts_are_its_own(play):
     for step in steps:
         got = reading(step.out.obs)
         for env in np.flatnonzero(step.out.done):
-            physics = step.after.physics
+            physics = step.after.envs.physics
             data = plain.forward(model, plain.make(model, physics.qpos[env], physics.qvel[env]), home)
             forces = touching(model, data)
             np.testing.assert_allclose(got["force"][env], [sum(f) for f in forces], rtol=1e-2, atol=0.5)

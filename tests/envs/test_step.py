@@ -7,6 +7,8 @@ import pytest
 from support import plain
 from support.envs import MDP, Player, cartpole_task, kbot_task, own, same
 
+from ksim.envs.tree import with_envs
+
 E, T, MAX_STEPS = 6, 35, 10
 LOW = 2.155  # height of the tip where the pole leans by 0.3 rad, m
 
@@ -99,7 +101,7 @@ def truth(player, steps):
     atol = 0.0 if player.env.physics.__class__.__name__ == "BatchPhysics" else 1e-4
 
     def simulate(step, env):
-        physics = step.before.physics
+        physics = step.before.envs.physics
         qpos = physics.qpos[env] + np.array([0.01, 0.0], np.float32)  # the step event, before the action
         data = plain.make(model, qpos, physics.qvel[env], physics.qacc_warmstart[env])
         ctrl = np.clip(10.0 * step.action[env], -10, 10)
@@ -124,8 +126,10 @@ def test_states_are_those_of_plain_mujoco(player, steps, truth):
     datas, atol = truth
     for step, row in zip(steps, datas, strict=True):
         for env in np.flatnonzero(~step.out.done):
-            np.testing.assert_allclose(step.after.physics.qpos[env], np.float32(row[env].qpos), rtol=0, atol=atol)
-            np.testing.assert_allclose(step.after.physics.qvel[env], np.float32(row[env].qvel), rtol=0, atol=10 * atol)
+            np.testing.assert_allclose(step.after.envs.physics.qpos[env], np.float32(row[env].qpos), rtol=0, atol=atol)
+            np.testing.assert_allclose(
+                step.after.envs.physics.qvel[env], np.float32(row[env].qvel), rtol=0, atol=10 * atol
+            )
 
 
 def test_the_terminal_observation_is_the_true_next_one(player, steps, truth):
@@ -149,13 +153,13 @@ def test_a_reset_env_shows_its_own_fresh_state(player, steps):
     seen = 0
     for step in steps:
         for env in np.flatnonzero(step.out.done):
-            physics = step.after.physics
+            physics = step.after.envs.physics
             data = plain.forward(model, plain.make(model, physics.qpos[env], physics.qvel[env]), [0.0])
             np.testing.assert_allclose(step.out.obs["actor"][env], observed(model, data, [0.0]), rtol=1e-5, atol=1e-5)
             assert np.abs(step.out.obs["actor"][env] - step.out.terminal_obs["actor"][env]).max() > 1e-3
             assert np.all(np.abs(physics.qpos[env]) <= 0.2) and not physics.qacc_warmstart[env].any()
-            assert step.after.episode_step[env] == 0
-            assert not step.after.action[env].any() and not step.after.prev_action[env].any()
+            assert step.after.envs.episode_step[env] == 0
+            assert not step.after.envs.action[env].any() and not step.after.envs.prev_action[env].any()
             seen += 1
     assert seen > 10
 
@@ -165,7 +169,7 @@ def test_terminations_judge_the_new_state(steps, truth):
     age, seen = np.zeros(E, int), np.zeros(2, int)
     for step, row in zip(steps, truth[0], strict=True):
         age += 1
-        assert np.array_equal(step.before.episode_step + 1, age)
+        assert np.array_equal(step.before.envs.episode_step + 1, age)
         fell = np.array([data.site("tip").xpos[2] < LOW for data in row])
         gone = np.array([data.joint("slider").qpos[0] > 0.25 for data in row])
         late = (age >= MAX_STEPS) & np.array([data.joint("slider").qpos[0] > 0 for data in row])
@@ -185,7 +189,7 @@ def test_the_reward_is_the_weighted_sum_of_the_terms(player, steps, truth):
     assert player.env.step_dt == pytest.approx(0.02)
     for step, row in zip(steps, truth[0], strict=True):
         for env in range(E):
-            last_action = step.before.action[env]
+            last_action = step.before.envs.action[env]
             expected = 2.0 * row[env].site("tip").xpos[2] + (1.0 - step.out.terminated[env])
             expected += 3.0 * step.out.truncated[env]
             expected += -5.0 * step.out.terminated[env] - 0.1 * np.sum((step.action[env] - last_action) ** 2)
@@ -196,10 +200,12 @@ def test_actions_are_remembered(steps):
     """Until a reset, which puts zeros in their place."""
     for one, two in zip(steps, steps[1:], strict=False):
         on = ~two.out.done
-        assert np.array_equal(two.after.action[on], two.action[on])
-        assert np.array_equal(two.after.prev_action[on], two.before.action[on])
+        assert np.array_equal(two.after.envs.action[on], two.action[on])
+        assert np.array_equal(two.after.envs.prev_action[on], two.before.envs.action[on])
         fresh = one.out.done
-        assert not two.before.action[fresh].any() and np.array_equal(two.before.action[~fresh], one.action[~fresh])
+        assert not two.before.envs.action[fresh].any() and np.array_equal(
+            two.before.envs.action[~fresh], one.action[~fresh]
+        )
 
 
 def test_the_running_episode_is_kept_and_logged(player, steps):
@@ -233,12 +239,12 @@ def test_the_running_episode_is_kept_and_logged(player, steps):
 
 def edited(state, env, **fields):
     """A state with one env's physics changed."""
-    physics = state.physics
+    physics = state.envs.physics
     for name, value in fields.items():
         x = np.array(getattr(physics, name))
         x[env] = value
         physics = replace(physics, **{name: x})
-    return replace(state, physics=physics)
+    return with_envs(state, physics=physics)
 
 
 def test_a_reset_touches_no_other_env(player, steps):
@@ -247,7 +253,11 @@ def test_a_reset_touches_no_other_env(player, steps):
     others = np.arange(1, E)
     state, out = player.step(edited(step.before, 0, qpos=[0.0, 1.0]), step.action)
     assert out.done[0] and not out.done[1:].any()
-    for got, expected in ((state.physics, step.after.physics), (out.obs, step.out.obs), (out.reward, step.out.reward)):
+    for got, expected in (
+        (state.envs.physics, step.after.envs.physics),
+        (out.obs, step.out.obs),
+        (out.reward, step.out.reward),
+    ):
         assert same(got, expected, others)
     assert same(own(state), own(step.after), others)
 
@@ -258,15 +268,19 @@ def test_a_reset_env_depends_on_no_other_env(player, steps):
     one = edited(step.before, 0, qpos=[0.0, 1.0])
     two = edited(edited(one, 1, qpos=[0.1, 1.0]), 2, qpos=[-0.1, 0.1], qvel=[1.0, 0.3])
     (state_one, out_one), (state_two, out_two) = player.step(one, step.action), player.step(two, step.action)
-    assert out_two.done[:2].all() and not same(state_one.physics, state_two.physics)
-    for a, b in ((state_one.physics, state_two.physics), (out_one.obs, out_two.obs), (out_one.reward, out_two.reward)):
+    assert out_two.done[:2].all() and not same(state_one.envs.physics, state_two.envs.physics)
+    for a, b in (
+        (state_one.envs.physics, state_two.envs.physics),
+        (out_one.obs, out_two.obs),
+        (out_one.reward, out_two.reward),
+    ):
         assert same(a, b, [0])
 
 
 def test_resets_are_fresh(steps):
     """No two episodes of any env start in the same state."""
-    starts = [tuple(steps[0].before.physics.qpos[env]) for env in range(E)]
-    starts += [tuple(step.after.physics.qpos[env]) for step in steps for env in np.flatnonzero(step.out.done)]
+    starts = [tuple(steps[0].before.envs.physics.qpos[env]) for env in range(E)]
+    starts += [tuple(step.after.envs.physics.qpos[env]) for step in steps for env in np.flatnonzero(step.out.done)]
     assert len(starts) > 3 * E and len(set(starts)) == len(starts)
 
 
@@ -276,7 +290,7 @@ def test_the_seed_decides_every_bit(player, steps):
     again, other = player.play(actions), player.play(actions, seed=1)
     for a, b, c in zip(steps, again, other, strict=False):
         assert same(a.after, b.after) and same(a.out, b.out)
-        assert not np.array_equal(a.after.physics.qpos, c.after.physics.qpos)
+        assert not np.array_equal(a.after.envs.physics.qpos, c.after.envs.physics.qpos)
 
 
 @pytest.mark.parametrize(("engine", "tolerance"), [("mujoco", 1e-3), ("mjx", 5e-3)])  # MJX solves in float32
@@ -312,8 +326,8 @@ def test_kbot_forces_contacts_and_friction_belong_to_the_step_and_to_the_env(eng
         assert np.all(np.abs(obs - measured) < tolerance * (1.0 + np.abs(measured)))
 
     def simulation(state, env):
-        own = plain.edited(model, geom_friction=state.model_fields["geom_friction"][env])
-        physics = state.physics
+        own = plain.edited(model, geom_friction=state.envs.model_fields["geom_friction"][env])
+        physics = state.envs.physics
         return own, plain.make(own, physics.qpos[env], physics.qvel[env], physics.qacc_warmstart[env])
 
     frictions = []
@@ -326,13 +340,13 @@ def test_kbot_forces_contacts_and_friction_belong_to_the_step_and_to_the_env(eng
             assert step.out.reward[env] == pytest.approx(torque, rel=1e-3)  # no step_dt here
             if step.out.episode["length"][env] == 1:  # but the log is per second
                 assert step.out.episode["reward/torque"][env] == pytest.approx(torque / 0.02, rel=1e-3)
-            foot = step.after.model_fields["geom_friction"][env, 1, 0]
+            foot = step.after.envs.model_fields["geom_friction"][env, 1, 0]
             if step.out.done[env]:
                 own, data = simulation(step.after, env)
                 check(step.out.obs["actor"][env], plain.forward(own, data, home))
                 frictions.append(foot)
             else:
-                assert foot == step.before.model_fields["geom_friction"][env, 1, 0]
+                assert foot == step.before.envs.model_fields["geom_friction"][env, 1, 0]
     assert len(frictions) > 6 and len(set(frictions)) == len(frictions)
     assert 0.3 * 0.64 <= min(frictions) < 0.5 * 0.64 < 0.9 * 0.64 < max(frictions) <= 1.5 * 0.64
 
@@ -341,4 +355,4 @@ def test_time_and_sizes(player, steps):
     env = player.env
     assert env.physics_dt == pytest.approx(0.01) and env.max_episode_steps == MAX_STEPS
     assert env.action_size == 1 and env.obs_sizes["actor"] == {"pos": 2, "tip": 3, "force": 1, "last_action": 1}
-    assert steps[0].before.episode_step.dtype == np.int32
+    assert steps[0].before.envs.episode_step.dtype == np.int32

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from support.envs import MDP, Player, cartpole_task, kbot_task
 
-from ksim.envs import make_env
-from ksim.envs.mirror import mirrors_as
+from ksim.envs import make_env, term
+from ksim.envs.tree import with_envs
 from ksim.errors import ConfigError
 
 E = 3
@@ -49,7 +49,7 @@ def other_side(name):
 
 def mirrored(scene, state):
     """The robots' mirror images in the plane y = 0, from the geometry and the names of the joints."""
-    qpos, qvel = np.array(state.physics.qpos), np.array(state.physics.qvel)
+    qpos, qvel = np.array(state.envs.physics.qpos), np.array(state.envs.physics.qvel)
     other_qpos, other_qvel = qpos.copy(), qvel.copy()
     other_qpos[:, :7] *= [1, -1, 1, 1, -1, 1, -1]  # position; quaternion w, x, y, z
     other_qvel[:, :6] *= [1, -1, 1, -1, 1, -1]  # velocity; angular velocity in the body's frame
@@ -58,8 +58,8 @@ def mirrored(scene, state):
         other_qpos[:, here.qposadr[0]] = -qpos[:, there.qposadr[0]]
         other_qvel[:, here.dofadr[0]] = -qvel[:, there.dofadr[0]]
     warmstart = np.zeros_like(qvel)
-    physics = replace(state.physics, qpos=other_qpos, qvel=other_qvel, qacc_warmstart=warmstart)
-    return replace(state, physics=physics)
+    physics = replace(state.envs.physics, qpos=other_qpos, qvel=other_qvel, qacc_warmstart=warmstart)
+    return with_envs(state, physics=physics)
 
 
 def test_the_mirror_image_moves_as_the_mirror_image(player):
@@ -77,10 +77,10 @@ def test_the_mirror_image_moves_as_the_mirror_image(player):
         state, out = player.step(state, action)
         image, image_out = player.step(image, np.asarray(symmetry.action(action)))
         wrong, _ = player.step(wrong, action)
-    expected = mirrored(scene, state).physics
-    np.testing.assert_allclose(image.physics.qpos, expected.qpos, atol=0.01)
-    np.testing.assert_allclose(image.physics.qvel, expected.qvel, atol=0.5)
-    assert np.abs(wrong.physics.qpos - expected.qpos).max() > 0.1
+    expected = mirrored(scene, state).envs.physics
+    np.testing.assert_allclose(image.envs.physics.qpos, expected.qpos, atol=0.01)
+    np.testing.assert_allclose(image.envs.physics.qvel, expected.qvel, atol=0.5)
+    assert np.abs(wrong.envs.physics.qpos - expected.qpos).max() > 0.1
     joint_pos = slice(10, 30)
     for group in ("actor", "critic"):
         difference = np.abs(symmetry.obs[group](out.obs[group]) - image_out.obs[group])
@@ -98,17 +98,19 @@ def test_observations_of_the_mirror_image_are_mirrored(player):
         state,
         action=action,
         physics=replace(
-            state.physics,
-            qvel=rng.normal(0, 1, state.physics.qvel.shape).astype(np.float32),
-            fields={**state.physics.fields, "actuator_force": force},
+            state.envs.physics,
+            qvel=rng.normal(0, 1, state.envs.physics.qvel.shape).astype(np.float32),
+            fields={**state.envs.physics.fields, "actuator_force": force},
         ),
     )
     image = mirrored(scene, state)
     partner = [scene.joint_names.index(other_side(name)) for name in scene.joint_names]
-    fields = {**state.physics.fields, "actuator_force": -force[:, partner]}
-    image = replace(image, action=np.asarray(symmetry.action(action)), physics=replace(image.physics, fields=fields))
+    fields = {**state.envs.physics.fields, "actuator_force": -force[:, partner]}
+    image = with_envs(
+        image, action=np.asarray(symmetry.action(action)), physics=replace(image.envs.physics, fields=fields)
+    )
     keys = jax.random.split(jax.random.key(0), E)
-    obs, image_obs = (env.observe_end(s, keys) for s in (state, image))
+    obs, image_obs = (env.compute_terminal_observations(s, keys)[0] for s in (state, image))
     for group in ("actor", "critic"):
         np.testing.assert_allclose(symmetry.obs[group](obs[group]), image_obs[group], atol=1e-6)
         assert np.abs(obs[group] - image_obs[group]).max() > 0.5
@@ -126,11 +128,11 @@ def test_what_feet_and_bodies_show_is_mirrored():
     player = Player(cfg)
     scene, permutation = player.env.scene, player.env.symmetry().obs["actor"]
     state, _ = player.reset(1)
-    qpos = np.array(state.physics.qpos)
+    qpos = np.array(state.envs.physics.qpos)
     hip, knee = (scene.model.joint(f"dof_left_{name}_04").qposadr[0] for name in ("hip_pitch", "knee"))
     qpos[:, hip] += 0.4
     qpos[:, knee] += 0.8
-    state = replace(state, physics=replace(state.physics, qpos=qpos))
+    state = with_envs(state, physics=replace(state.envs.physics, qpos=qpos))
     image = mirrored(scene, state)
     action = np.zeros((1, player.env.action_size), np.float32)
     for _ in range(2):
@@ -142,7 +144,7 @@ def test_what_feet_and_bodies_show_is_mirrored():
     assert np.abs(seen - seen_of_image).max() > 1.0
 
 
-@mirrors_as("joints")
+@term(mirrors_as="joints")
 def knees(ctx, *, joints: str = ".*knee.*"):
     """Its default is not all joints."""
     return ctx.joint_pos[ctx.scene.find_joints(joints)]
@@ -154,8 +156,8 @@ def test_a_terms_own_default_joints_are_those_that_swap():
     assert permutation.index.tolist() == [1, 0] and permutation.sign.tolist() == [-1, -1]
 
 
-def actor(**term):
-    return kbot_task(observations={"actor": {"terms": {"mine": term}}, "other": {"terms": {"o": {"_target_": height}}}})
+def actor(**mine):
+    return kbot_task(observations={"actor": {"terms": {"mine": mine}}, "other": {"terms": {"o": {"_target_": height}}}})
 
 
 def height(ctx):
@@ -173,7 +175,7 @@ NO_IMAGE = {
         r"^task\.observations\.actor\.terms\.mine: .* decorate it with",
     ),
     "size": (
-        actor(_target_=mirrors_as("polar")(lambda ctx: ctx.base_quat)),
+        actor(_target_=term(mirrors_as="polar")(lambda ctx: ctx.base_quat)),
         r"^task\.observations\.actor\.terms\.mine: has 4 elements; as 'polar' it mirrors 3",
     ),
     "scale": (

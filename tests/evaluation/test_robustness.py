@@ -38,11 +38,11 @@ def test_friction_and_mass_are_scaled_in_every_env(kbot):
     plain = build(kbot).env.scene.model
     env = overridden(kbot, friction=[0.5])
     state, _ = env.reset(jax.random.key(0), 2)
-    friction = np.asarray(state.model_fields["geom_friction"])
+    friction = np.asarray(state.envs.model_fields["geom_friction"])
     np.testing.assert_allclose(friction[:, :, 0], 0.5 * np.tile(plain.geom_friction[:, 0], (2, 1)), rtol=1e-6)
     env = overridden(kbot, mass=[1.2])
     state, _ = env.reset(jax.random.key(0), 2)
-    mass = np.asarray(state.model_fields["body_mass"])
+    mass = np.asarray(state.envs.model_fields["body_mass"])
     np.testing.assert_allclose(mass.sum(axis=1), 1.2 * plain.body_mass.sum(), rtol=1e-5)
 
 

@@ -19,7 +19,7 @@ def controls(scene, data, action, **terms):
     """Controls of four substeps that action terms ask for."""
     resolved = resolve("task.actions", terms, ActionSettings)
     manager = ActionManager(resolved, scene, 4)
-    ctrl_Su = manager(context(scene, data), jnp.asarray(action, jnp.float32), jax.random.key(0))
+    ctrl_Su, _ = manager.compute(context(scene, data), jnp.asarray(action, jnp.float32), jax.random.key(0))
     assert ctrl_Su.shape == (4, scene.model.nu)
     assert (ctrl_Su == ctrl_Su[0]).all()  # held over the substeps
     return np.asarray(ctrl_Su[0])
@@ -99,7 +99,8 @@ def test_velocity_and_effort(kind):
     joints, scale = ".*left_wrist.*|.*left_elbow.*", {".*elbow.*": 2.0, ".*wrist.*": 1.5}
     cfg.actions = {"arm": {"_target_": f"ksim.mdp.actions.joint_{kind}", "joints": joints, "scale": scale}}
     terms = resolve("task.actions", cfg.actions, ActionSettings)
-    scene = build_scene(cfg, ActionManager(terms, build_scene(cfg), 4).control)
+    scene = build_scene(cfg)
+    scene.set_control(ActionManager(terms, scene, 4).control)
     elbow, wrist = (scene.model.actuator(f"dof_left_{name}").id for name in ("elbow_02", "wrist_00"))
     data = simulation(scene)
     data.qvel[:] *= 0.1

@@ -85,8 +85,8 @@ def test_reset_scene_to_default_is_home_at_rest(kbot):
 def test_reset_scene_to_default_relaxes_muscles(kbot):
     """Activations of actuators that have some, as K-Bot's do not."""
     ctx = context(kbot, simulation(kbot))
-    physics = replace(ctx.state.physics, act=jnp.array([0.5, 1.0]))
-    ctx = Context(kbot, replace(ctx.state, physics=physics), step_dt=0.02, max_episode_steps=100)
+    physics = replace(ctx.env.physics, act=jnp.array([0.5, 1.0]))
+    ctx = Context(kbot, replace(ctx.env, physics=physics), ctx.shared, step_dt=0.02, max_episode_steps=100)
     assert events.reset_scene_to_default(ctx, KEYS[0])["act"].tolist() == [0.0, 0.0]
 
 

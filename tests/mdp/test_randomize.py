@@ -121,7 +121,8 @@ def test_gains_are_scaled_where_mujoco_keeps_them(kbot, ctx):
 
 def test_the_gain_of_an_actuator_that_tracks_a_velocity_is_its_damping():
     """Torque kd' (target - velocity): a target that is reached asks for no torque, whatever kd' is."""
-    scene = build_scene(compose(["task=kbot_standing"]).task, {"dof_left_knee_04": "velocity"})
+    scene = build_scene(compose(["task=kbot_standing"]).task)
+    scene.set_control({"dof_left_knee_04": "velocity"})
     writes = randomize.gains(context(scene, simulation(scene)), KEYS[0], joints=".*left_knee.*", kd_range=(0.5, 0.5))
     own = plain.edited(scene.model, **{name: np.asarray(x) for name, x in writes.items()})
     u = own.actuator("dof_left_knee_04").id
@@ -432,7 +433,8 @@ def test_what_is_zero_has_no_scale(kbot, function, params, field, message):
 
 
 def test_an_actuator_of_effort_has_no_gains_to_scale():
-    scene = build_scene(compose(["task=cartpole_balance"]).task, {"slider": "effort"})
+    scene = build_scene(compose(["task=cartpole_balance"]).task)
+    scene.set_control({"slider": "effort"})
     ctx = context(scene, simulation(scene))
     for which in ("kp", "kd"):
         with pytest.raises(ConfigError, match=f"the {which} of an actuator is 0 in the model: to scale it"):

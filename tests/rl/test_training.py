@@ -53,7 +53,7 @@ def trained(learner):
 
 def test_a_training_starts_at_random_ages(learner):
     """So that its first time-outs do not come all at once."""
-    assert len(set(learner.init(jax.random.key(0)).env_state.episode_step.tolist())) > 4
+    assert len(set(learner.init(jax.random.key(0)).env_state.envs.episode_step.tolist())) > 4
 
 
 @pytest.mark.parametrize("is_finite_horizon", [True, False])

@@ -12,8 +12,9 @@ from ksim.robots import Control, Robot
 def forces(control: dict[str, Control], ctrl: float, q: float = 0.2, v: float = 0.3) -> tuple[np.ndarray, Robot]:
     """Torque of each actuator (u,) with all joints at angle ``q`` (rad) and velocity ``v`` (rad/s)."""
     robot = robots.load("kbot")
-    robots.add_actuators(robot.spec, robot, control)
+    robots.add_actuators(robot.spec, robot)
     model = robot.spec.compile()
+    robots.set_control(model, robot, control)
     assert tuple(model.actuator(u).name for u in range(model.nu)) == robot.joint_names
     assert tuple(model.joint(j).name for j in model.actuator_trnid[:, 0]) == robot.joint_names
     data = mujoco.MjData(model)
@@ -61,11 +62,10 @@ def test_kinds_can_be_mixed() -> None:
 def test_an_unknown_joint_is_named() -> None:
     robot = robots.load("kbot")
     with pytest.raises(ConfigError, match="no actuated joint 'dof_left_kne_04' .did you mean 'dof_left_knee_04'"):
-        robots.add_actuators(robot.spec, robot, {"dof_left_kne_04": "effort"})
-    assert not robot.spec.actuators
+        robots.set_control(robot.spec.compile(), robot, {"dof_left_kne_04": "effort"})
 
 
 def test_an_unknown_control_is_named() -> None:
     robot = robots.load("kbot")
     with pytest.raises(ConfigError, match="control is one of position, velocity, effort, not 'torque'"):
-        robots.add_actuators(robot.spec, robot, {"dof_left_knee_04": "torque"})  # type: ignore[dict-item]
+        robots.set_control(robot.spec.compile(), robot, {"dof_left_knee_04": "torque"})  # type: ignore[dict-item]

@@ -21,8 +21,9 @@ def pole_inertia() -> float:
 @pytest.mark.parametrize(("angle", "rate", "push"), [(0.0, 0.0, 10.0), (0.3, 0.0, 0.0), (2.0, -1.5, -4.0)])
 def test_accelerations(angle: float, rate: float, push: float) -> None:
     robot = robots.load("cartpole")
-    robots.add_actuators(robot.spec, robot, {"slider": "effort"})
+    robots.add_actuators(robot.spec, robot)
     model = robot.spec.compile()
+    robots.set_control(model, robot, {"slider": "effort"})
     model.dof_damping[:] = 0
     data = mujoco.MjData(model)
     data.qpos[:], data.qvel[:], data.ctrl[0] = [0.1, angle], [0.2, rate], push
@@ -36,8 +37,9 @@ def test_accelerations(angle: float, rate: float, push: float) -> None:
 
 def test_the_motor_has_10_newtons_and_the_rail_ends_at_1_8() -> None:
     robot = robots.load("cartpole")
-    robots.add_actuators(robot.spec, robot, {"slider": "effort"})
+    robots.add_actuators(robot.spec, robot)
     model = robot.spec.compile()
+    robots.set_control(model, robot, {"slider": "effort"})
     assert robot.joint_names == ("slider",)
     np.testing.assert_array_equal(model.actuator_forcerange, [[-10, 10]])
     np.testing.assert_array_equal(model.joint("slider").range, [-1.8, 1.8])

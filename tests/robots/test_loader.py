@@ -127,7 +127,7 @@ def test_a_built_in_robot_leaves_the_scene_to_others(name: str) -> None:
 
 def test_each_load_has_a_spec_of_its_own() -> None:
     first = robots.load("kbot")
-    robots.add_actuators(first.spec, first, {})
+    robots.add_actuators(first.spec, first)
     assert robots.load("kbot").spec.compile().nu == 0
 
 
@@ -160,7 +160,7 @@ def test_a_foreign_mjcf_keeps_the_robot_and_loses_the_scene(name: str, tmp_path:
     np.testing.assert_array_equal(model.dof_armature[6:], own.armature_u)  # the table's, not the file's
     np.testing.assert_array_equal(robot.home_qpos, own.home_qpos)  # not a keyframe's
     assert (robot.imu_site, robot.parts) == (own.imu_site, own.parts)
-    robots.add_actuators(robot.spec, robot, {})
+    robots.add_actuators(robot.spec, robot)
     assert robot.spec.compile().nu == 20
 
 

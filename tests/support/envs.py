@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from ksim.config.schema import ManagerBasedRlEnvCfg, SceneCfg, SimCfg
-from ksim.envs import Env, EnvState, StepOutput, make_env
-from ksim.envs.tree import STATE_AXES, replace
+from ksim.envs import Env, EnvCarry, StepOutput, make_env
+from ksim.envs.carry import PerEnv
 from support.jit import quick_jit
 
 MDP = "ksim.mdp"
@@ -43,10 +43,10 @@ def kbot_task(**managers: Any) -> ManagerBasedRlEnvCfg:
 class Step:
     """One step of all envs, as NumPy."""
 
-    before: EnvState
+    before: EnvCarry
     action: np.ndarray
     out: StepOutput
-    after: EnvState
+    after: EnvCarry
 
 
 class Player:
@@ -57,10 +57,10 @@ class Player:
         self._reset = quick_jit(self.env.reset, static_argnums=1, static_argnames="random_age")
         self._step = quick_jit(self.env.step)
 
-    def reset(self, num_envs: int, seed: int = 0, random_age: bool = False) -> tuple[EnvState, dict[str, np.ndarray]]:
+    def reset(self, num_envs: int, seed: int = 0, random_age: bool = False) -> tuple[EnvCarry, dict[str, np.ndarray]]:
         return host(self._reset(jax.random.key(seed), num_envs, random_age=random_age))
 
-    def step(self, state: EnvState, action: Any) -> tuple[EnvState, StepOutput]:
+    def step(self, state: EnvCarry, action: Any) -> tuple[EnvCarry, StepOutput]:
         return host(self._step(state, jnp.asarray(action, jnp.float32)))
 
     def play(self, action_TEa: np.ndarray, seed: int = 0, random_age: bool = False) -> list[Step]:
@@ -79,9 +79,9 @@ def host(tree: Any) -> Any:
     return jax.tree.map(lambda x: x if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else np.asarray(x), tree)
 
 
-def own(state: EnvState) -> EnvState:
+def own(state: EnvCarry) -> PerEnv:
     """What each env has for itself, without what all of them share."""
-    return replace(state, **{name: None for name, axis in vars(STATE_AXES).items() if axis is None})
+    return state.envs
 
 
 def same(a: Any, b: Any, envs: Any = ...) -> bool:

@@ -28,6 +28,10 @@ class FakeState(eqx.Module):
     action: Array
 
     @property
+    def envs(self) -> "FakeState":
+        return self
+
+    @property
     def memory(self) -> Array:
         return self.clock
 

@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import mujoco
 import numpy as np
 
+from ksim.envs.carry import PerEnv, Shared
 from ksim.envs.context import Context
 from ksim.envs.managers.commands import CommandState
 from ksim.envs.scene import Scene
-from ksim.envs.state import EnvState
 from ksim.physics import PhysicsState
 from ksim.physics.base import DERIVED_FIELDS
 from support import plain
@@ -34,7 +34,7 @@ def context(
     """
     derived = {name: plain.field(data, name) for name in DERIVED_FIELDS} | (fields or {})
     state = (jnp.asarray(x, jnp.float32) for x in (data.qpos, data.qvel, data.act, data.qacc_warmstart))
-    env_state = EnvState(
+    env = PerEnv(
         physics=PhysicsState(*state, {name: jnp.asarray(x, jnp.float32) for name, x in derived.items()}),
         model_fields={name: jnp.asarray(value, jnp.float32) for name, value in (model_fields or {}).items()},
         key=jax.random.key(0),
@@ -44,11 +44,9 @@ def context(
         timers={},
         episode={},
         memory=memory or {},
-        shared_key=jax.random.key(0),
-        curriculum={},
-        offenders=None,  # type: ignore[arg-type]
     )
-    return Context(scene, env_state, **({"step_dt": 0.02, "max_episode_steps": 100} | kwargs))
+    shared = Shared(key=jax.random.key(0), curriculum={}, diverged=None)  # type: ignore[arg-type]
+    return Context(scene, env, shared, **({"step_dt": 0.02, "max_episode_steps": 100} | kwargs))
 
 
 def commanded(*value: float, name: str = "twist") -> dict[str, Any]:

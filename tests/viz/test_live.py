@@ -7,10 +7,10 @@ import signal
 import numpy as np
 import pytest
 
+from ksim.envs.markers import Ghost, Sphere
 from ksim.errors import ConfigError
 from ksim.viz.backend import RenderError
 from ksim.viz.live import LiveRenderer
-from ksim.viz.markers import Ghost, Sphere
 from ksim.viz.render import Camera, render_frames
 
 FRONT = Camera(lookat=(0.0, 0.0, 1.0), distance=4.0, azimuth=90.0, elevation=0.0, width=160, height=120)

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
+from ksim.envs.markers import Arrow, Capsule, Frame, Sphere
 from ksim.errors import ConfigError
 from ksim.viz import backend, render
 from ksim.viz.backend import RenderError, forget_backends
 from ksim.viz.camera import Camera
-from ksim.viz.markers import Arrow, Capsule, DebugVisualizer, Frame, Sphere, pack
+from ksim.viz.markers import DebugVisualizer, pack
 from ksim.viz.render import render_frames, render_video, try_render_video
 
 # Looks along +y: +x is right and +z is up in the picture.

@@ -15,15 +15,16 @@ from numpy.typing import ArrayLike
 from ksim.config.fields import limits_of
 from ksim.config.schema import ManagerBasedRlEnvCfg, PhysicsCfg
 from ksim.config.words import hint, listed
+from ksim.envs.carry import EnvCarry, Obs, StepOutput
+from ksim.envs.drawing import draw, drawn_terms
 from ksim.envs.env import Env, make_env
 from ksim.envs.log import summarize
-from ksim.envs.state import EnvState, Obs, StepOutput
-from ksim.envs.view import camera, draw, drawn_terms, visual_model
 from ksim.errors import ConfigError, KsimError
 from ksim.physics import choose_engine
 from ksim.physics.base import float_dtype
 from ksim.system import jax_setup
 from ksim.training.checks import check_task
+from ksim.viz.env_view import camera, visual_model
 from ksim.viz.live import LiveRenderer
 from ksim.viz.markers import DebugVisualizer
 
@@ -99,7 +100,7 @@ class ManagerBasedRlEnv:
         self._engine = choose_engine(engine, self._device.platform, self._threads).engine
         self._render_mode = render_mode
         self._renderer: LiveRenderer | None = None
-        self._state: EnvState | None = None
+        self._state: EnvCarry | None = None
         self._obs: Obs = {}
         self._closed = False
         self.load_managers()
@@ -238,7 +239,7 @@ class ManagerBasedRlEnv:
         visualizer = DebugVisualizer()
         visualizer.next_frame()
         self.update_visualizers(visualizer)
-        return self._renderer.draw(state.physics.qpos[0], visualizer.markers_T[0])
+        return self._renderer.draw(state.envs.physics.qpos[0], visualizer.markers_T[0])
 
     def close(self) -> None:
         """End the process that draws, and forget the state."""
@@ -272,8 +273,8 @@ class ManagerBasedRlEnv:
         visualizer.add(*draw(self._env, self._running_state(), 0, self._drawn_terms))
 
     def _step(
-        self, state: EnvState, action_Ea: Float[Array, "E a"]
-    ) -> tuple[EnvState, StepOutput, Bool[Array, " E"], Bool[Array, " E"]]:
+        self, state: EnvCarry, action_Ea: Float[Array, "E a"]
+    ) -> tuple[EnvCarry, StepOutput, Bool[Array, " E"], Bool[Array, " E"]]:
         """The functional step, and its ends as this face reports them."""
         state, out = self._env.step(state, action_Ea)
         if self.cfg.is_finite_horizon:
@@ -289,7 +290,7 @@ class ManagerBasedRlEnv:
         if self._closed:
             raise KsimError("the env is closed")
 
-    def _running_state(self) -> EnvState:
+    def _running_state(self) -> EnvCarry:
         self._check_open()
         if self._state is None:
             raise KsimError("the env has no state yet: call reset() first")

@@ -2,6 +2,7 @@
 
 from ksim.envs.managers.actions import ActionManager
 from ksim.envs.managers.commands import CommandManager
+from ksim.envs.managers.contacts import ContactManager
 from ksim.envs.managers.curriculum import CurriculumManager
 from ksim.envs.managers.events import EventManager
 from ksim.envs.managers.metrics import MetricManager
@@ -12,6 +13,7 @@ from ksim.envs.managers.terminations import TerminationManager
 __all__ = [
     "ActionManager",
     "CommandManager",
+    "ContactManager",
     "CurriculumManager",
     "EventManager",
     "MetricManager",

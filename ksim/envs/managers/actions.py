@@ -8,12 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
+from ksim.envs.carry import Memory
 from ksim.envs.context import Context
-from ksim.envs.managers.timers import draw_steps
+from ksim.envs.joint_action import JointAction
+from ksim.envs.managers.timers import draw_steps, nearest_steps
 from ksim.envs.scene import Scene
 from ksim.envs.terms import DelayCfg, Term, at, construct
 from ksim.errors import ConfigError
-from ksim.mdp.actions import JointAction
 from ksim.robots.actuators import Control
 
 
@@ -65,8 +66,11 @@ class ActionManager:
         """(a,) which actuated joint each element of the action drives."""
         return np.concatenate([action.joints_a for action in self.actions.values()])
 
-    def __call__(self, ctx: Context, action_a: Float[Array, " a"], key: PRNGKeyArray) -> Float[Array, "S nu"]:
-        """Controls of each substep, in actuator units; what is on its way goes on in `ctx.memory`."""
+    def compute(
+        self, ctx: Context, action_a: Float[Array, " a"], key: PRNGKeyArray
+    ) -> tuple[Float[Array, "S nu"], Memory]:
+        """Controls of each substep, in actuator units, and what is on its way from now on."""
+        memory: Memory = {}
         ctrl_u = self._home(ctx)
         targets = self._targets(ctx, action_a)
         for name, target_a in targets.items():
@@ -76,11 +80,9 @@ class ActionManager:
         for i, (name, target_a) in enumerate(targets.items()):
             if self._has_line(name):
                 path = self.terms[name].path
-                control_Sa, ctx.memory[path] = self._advance(
-                    name, ctx.memory[path], target_a, jax.random.fold_in(key, i)
-                )
+                control_Sa, memory[path] = self._advance(name, ctx.memory[path], target_a, jax.random.fold_in(key, i))
                 ctrl_Su = ctrl_Su.at[:, self.actions[name].joints_a].set(control_Sa)
-        return ctrl_Su
+        return ctrl_Su, memory
 
     def at_rest(self, ctx: Context) -> Float[Array, " nu"]:
         """Controls of an action of zeros, at once: what an env that has just been reset answers to."""
@@ -89,8 +91,9 @@ class ActionManager:
             ctrl_u = ctrl_u.at[self.actions[name].joints_a].set(target_a)
         return ctrl_u
 
-    def init_memory(self, ctx: Context, key: PRNGKeyArray) -> None:
-        """Start delays and filters with the controls of an action of zeros."""
+    def init_memory(self, ctx: Context, key: PRNGKeyArray) -> Memory:
+        """Delays and filters that start with the controls of an action of zeros."""
+        memory: Memory = {}
         rest_u = self.at_rest(ctx)
         for i, (name, term) in enumerate(self.terms.items()):
             if self._has_line(name):
@@ -98,8 +101,10 @@ class ActionManager:
                 lag, count = jnp.zeros((), jnp.int32), 1
                 if term.settings.delay is not None:
                     lag = self._draw_lag(term.settings.delay, jax.random.fold_in(key, i))
-                    count += math.ceil(round(term.settings.delay.range_s[1] / self.physics_dt) / self.num_substeps)
-                ctx.memory[term.path] = ActionLine(lag, jnp.broadcast_to(rest_a, (count, len(rest_a))), rest_a)
+                    longest = nearest_steps(term.settings.delay.range_s[1], self.physics_dt)
+                    count += math.ceil(longest / self.num_substeps)
+                memory[term.path] = ActionLine(lag, jnp.broadcast_to(rest_a, (count, len(rest_a))), rest_a)
+        return memory
 
     def _home(self, ctx: Context) -> Float[Array, " nu"]:
         return jnp.asarray(self.scene.home_joint_pos[: self.scene.num_actuated], ctx.qpos.dtype)

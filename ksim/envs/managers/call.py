@@ -1,6 +1,7 @@
 """Calling a term, so that what goes wrong in it is told with the term's place in the config."""
 
 import inspect
+from collections.abc import Iterable
 from typing import Any
 
 import jax
@@ -9,14 +10,15 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
 from ksim.config.words import shown
+from ksim.envs.carry import Memory
 from ksim.envs.context import Context
 from ksim.envs.terms import Term, at, construct
 from ksim.envs.tree import strong
 from ksim.errors import ConfigError
 
 
-def call(term: Term, ctx: Context, *args: Any) -> Any:
-    """The term's value; what a term with memory remembers goes on in `ctx.memory`.
+def call(term: Term, ctx: Context, *args: Any) -> tuple[Any, Memory]:
+    """The term's value, and what it remembers from now on; empty for a term without memory.
 
     Raises:
         ConfigError: what went wrong in the term, with its YAML path in front; a memory that changes its shape.
@@ -24,19 +26,20 @@ def call(term: Term, ctx: Context, *args: Any) -> Any:
     with at(term):
         function = bound(term, ctx)
         if not term.has_memory:
-            return function(ctx, *args)
+            return function(ctx, *args), {}
         before = ctx.memory[term.path]
         value, after = value_and_memory(function(ctx, *args, before))
-        ctx.memory[term.path] = _same_shape(after, before)
-        return value
+        return value, {term.path: _same_shape(after, before)}
 
 
-def init_memory(terms: Any, ctx: Context) -> None:
-    """Start the memory of those terms that have one; the env is in the first state of an episode."""
+def init_memory(terms: Iterable[Term], ctx: Context) -> Memory:
+    """The first memory of those terms that have one; the env is in the first state of an episode."""
+    memory = {}
     for term in terms:
         if term.has_memory:
             with at(term):
-                ctx.memory[term.path] = strong(bound(term, ctx).init(ctx))
+                memory[term.path] = strong(bound(term, ctx).init(ctx))
+    return memory
 
 
 def bound(term: Term, ctx: Context) -> Any:
@@ -51,40 +54,40 @@ def parameter(term: Term, name: str) -> Any:
     return term.params[name] if name in term.params else inspect.signature(term.func).parameters[name].default
 
 
-def call_scalar(term: Term, ctx: Context) -> Float[Array, ""]:
+def call_scalar(term: Term, ctx: Context) -> tuple[Float[Array, ""], Memory]:
     """`call` for a term whose value must be a number.
 
     Raises:
         ConfigError: the value is something else.
     """
-    value = call(term, ctx)
+    value, memory = call(term, ctx)
     with at(term):
-        return as_array(value, "a scalar", (0,), ctx.qpos.dtype)
+        return as_array(value, "a scalar", (0,), ctx.qpos.dtype), memory
 
 
-def call_bool(term: Term, ctx: Context) -> Bool[Array, ""]:
+def call_bool(term: Term, ctx: Context) -> tuple[Bool[Array, ""], Memory]:
     """`call` for a term whose value must be true or false; a number is neither (what would NaN be?).
 
     Raises:
         ConfigError: the value is something else.
     """
-    value = call(term, ctx)
+    value, memory = call(term, ctx)
     with at(term):
         verdict = as_array(value, "true or false", (0,))
         if verdict.dtype != bool:
             raise ConfigError(f"must return true or false for one env, not a number of type {verdict.dtype}")
-        return verdict
+        return verdict, memory
 
 
-def call_vector(term: Term, ctx: Context) -> Float[Array, " n"]:
+def call_vector(term: Term, ctx: Context) -> tuple[Float[Array, " n"], Memory]:
     """`call` for a term whose value must be a vector; a scalar is one of length 1.
 
     Raises:
         ConfigError: the value is something else.
     """
-    value = call(term, ctx)
+    value, memory = call(term, ctx)
     with at(term):
-        return jnp.atleast_1d(as_array(value, "a vector", (0, 1), ctx.qpos.dtype))
+        return jnp.atleast_1d(as_array(value, "a vector", (0, 1), ctx.qpos.dtype)), memory
 
 
 def as_array(value: Any, what: str, dimensions: tuple[int, ...] | None = None, dtype: DTypeLike | None = None) -> Array:

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
+from ksim.envs.carry import Memory
 from ksim.envs.context import Context
 from ksim.envs.managers.call import as_array, bound, value_and_memory
 from ksim.envs.managers.timers import draw_steps
@@ -42,28 +43,36 @@ class CommandManager:
         self.terms = terms
         self.step_dt = step_dt
 
-    def advance(self, ctx: Context, key: PRNGKeyArray, fresh: Bool[Array, ""] | bool) -> None:
-        """Draw the commands of a fresh episode and those whose time is over; renew the values of all."""
+    def advance(self, ctx: Context, key: PRNGKeyArray, fresh: Bool[Array, ""] | bool) -> Memory:
+        """The commands from now on: drawn in a fresh episode and where their time is over; the values of all renewed.
+
+        A command sees the new values of those before it.
+        """
+        memory: Memory = {}
         for i, term in enumerate(self.terms.values()):
             old = ctx.memory.get(term.path)
+            now = ctx.remembering(memory)
             draw_key, timer_key = jax.random.split(jax.random.fold_in(key, i))
             steps = draw_steps(timer_key, term.settings.resampling_time_range_s, self.step_dt)
             with at(term):
-                drawn = self._draw(term, ctx, draw_key)
+                drawn = self._draw(term, now, draw_key)
                 if old is not None:
                     due = fresh | (old.steps_left <= 1)
                     drawn = where(due, drawn, old.carry)
                     steps = jnp.where(due, steps, old.steps_left - 1)
-                value, carry = self._value(term, ctx, drawn)
-            ctx.memory[term.path] = CommandState(value, carry, steps)
+                value, carry = self._value(term, now, drawn)
+            memory[term.path] = CommandState(value, carry, steps)
+        return memory
 
-    def refresh(self, ctx: Context) -> None:
-        """Renew the values of all without drawing: what a terminal observation sees."""
+    def refresh(self, ctx: Context) -> Memory:
+        """The values of all renewed without drawing: what a terminal observation sees."""
+        memory: Memory = {}
         for term in self.terms.values():
             state = ctx.memory[term.path]
             with at(term):
-                value, _ = self._value(term, ctx, state.carry)
-            ctx.memory[term.path] = CommandState(value, state.carry, state.steps_left)
+                value, _ = self._value(term, ctx.remembering(memory), state.carry)
+            memory[term.path] = CommandState(value, state.carry, state.steps_left)
+        return memory
 
     def values(self, memory: Mapping[str, Any]) -> dict[str, Float[Array, "... n"]]:
         """What terms see now, by name, out of what is remembered, of one env or of many."""

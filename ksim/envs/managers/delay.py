@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from ksim.envs.managers.timers import draw_steps
+from ksim.envs.managers.timers import draw_steps, nearest_steps
 from ksim.envs.terms import DelayCfg
 from ksim.envs.tree import where
 
@@ -36,7 +36,7 @@ def delay(
     if line is not None:
         holds = jax.random.uniform(hold_key) < cfg.hold_probability
         lag = jnp.where(holds & ~jnp.asarray(fresh), line.lag, lag)
-    frames = push(None if line is None else line.frames, frame, round(cfg.range_s[1] / step_dt) + 1, fresh)
+    frames = push(None if line is None else line.frames, frame, nearest_steps(cfg.range_s[1], step_dt) + 1, fresh)
     return frames[lag], DelayLine(lag, frames)
 
 

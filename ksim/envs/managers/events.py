@@ -1,21 +1,32 @@
 """Events: what they write, and when they fire."""
 
 from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int, PRNGKeyArray
 
 from ksim.config.words import hint, shown
+from ksim.envs.carry import Memory
 from ksim.envs.context import Context
 from ksim.envs.managers.call import as_array, call
 from ksim.envs.managers.timers import draw_steps
 from ksim.envs.scene import ENCODER_BIAS
+from ksim.envs.stale import as_fired
 from ksim.envs.terms import Term, at
 from ksim.errors import ConfigError
 from ksim.physics.base import APPLIED_FORCES, INERTIAL_FIELDS
 
 STATE_WRITES = ("qpos", "qvel", "act")
+MODES = ("startup", "reset", "step", "interval")  # in a step, events of mode `step` come first
+
+
+class Write(NamedTuple):
+    """What an event writes into a field of one env, and whether it does."""
+
+    value: Array
+    happens: Bool[Array, ""] | bool
 
 
 class EventManager:
@@ -49,49 +60,46 @@ class EventManager:
         """The terms of one mode, in their order."""
         return {name: term for name, term in self.terms.items() if term.settings.mode == mode}
 
-    def writes(
-        self, term: Term, ctx: Context, key: PRNGKeyArray, fires: Bool[Array, ""] | bool
-    ) -> dict[str, tuple[Array, Bool[Array, ""] | bool]]:
-        """What an event writes, by name, and whether it does: an event with memory decides that itself.
+    def fire(
+        self, term: Term, ctx: Context, key: PRNGKeyArray, fires: Bool[Array, ""] | bool = True
+    ) -> tuple[dict[str, Write], Memory]:
+        """What an event writes, by name, and what it remembers; one with memory decides itself whether it writes.
 
         Raises:
             ConfigError: it returns no dict, or writes something that is neither state nor a field of mjModel, or of
                 another shape.
         """
-        writes = call(term, ctx, key, jnp.asarray(fires)) if term.has_memory else call(term, ctx, key)
+        if term.has_memory:
+            fires = jnp.asarray(fires)
+            writes, memory = call(term, ctx, key, fires)
+        else:
+            writes, memory = call(term, ctx, key)
         if not isinstance(writes, Mapping):
             raise ConfigError(
                 f"{term.path}: must return what it writes by name, such as {{'qvel': ...}}, not {shown(writes)}"
             )
-        model, arrays = ctx.scene.model, {}
-        for name, value in writes.items():
-            try:
-                own = getattr(ctx, name) if name in STATE_WRITES else ctx.scene.compiled(name)
-            except AttributeError:
-                own = None
-            if own is None or not jnp.issubdtype(own.dtype, jnp.floating):
-                others = (*STATE_WRITES, *APPLIED_FORCES, ENCODER_BIAS)
-                raise ConfigError(
-                    f"{term.path}: writes {name!r}, which is neither one of {', '.join(others)} "
-                    f"nor a field of numbers in mjModel{hint(name, [*others, *dir(model)])}"
-                )
-            with at(term):
-                arrays[name] = as_array(value, f"an array for {name!r}")
-            if arrays[name].shape != own.shape:
-                shape = arrays[name].shape
-                raise ConfigError(f"{term.path}: writes {name!r} of shape {shape}; its shape is {own.shape}")
-        return {name: (array, term.has_memory or fires) for name, array in arrays.items()}
+        arrays = {name: _checked(term, ctx, name, value) for name, value in writes.items()}
+        return {name: Write(array, term.has_memory or fires) for name, array in arrays.items()}, memory
 
     def declare(self, ctx: Context, key: PRNGKeyArray) -> None:
-        """Trace every event once and note the model fields that they write."""
+        """Trace every event once and note the model fields that they write.
+
+        Raises:
+            ConfigError: as `fire`, or an event reads what is stale when it fires (`ksim.envs.stale`).
+        """
         self.model_fields, self.inertial_modes = {}, set()
-        for event, term in self.terms.items():
-            self.written[event] = tuple(self.writes(term, ctx, key, True))
-            for name in self.written[event]:
-                if name not in STATE_WRITES:
-                    self.model_fields.setdefault(name, term.path)
-                if name in INERTIAL_FIELDS:
-                    self.inertial_modes.add(term.settings.mode)
+        written: dict[str, str] = {}  # what derived fields follow from, by the first event of a step that writes it
+        for mode in MODES:
+            for term in self.of_mode(mode).values():
+                writes, _ = self.fire(term, as_fired(ctx, mode, written), key)
+                self.written[term.name] = tuple(writes)
+                for name in writes:
+                    if name not in STATE_WRITES:
+                        self.model_fields.setdefault(name, term.path)
+                    if name in INERTIAL_FIELDS:
+                        self.inertial_modes.add(mode)
+                    if mode in ("step", "interval") and name not in (*APPLIED_FORCES, ENCODER_BIAS):
+                        written.setdefault(name, term.path)
 
     def draw_timers(self, key: PRNGKeyArray) -> dict[str, Int[Array, ""]]:
         """Env steps until each interval event fires next, at least 1."""
@@ -99,3 +107,23 @@ class EventManager:
             name: draw_steps(jax.random.fold_in(key, i), term.settings.interval_range_s, self.step_dt)
             for i, (name, term) in enumerate(self.of_mode("interval").items())
         }
+
+
+def _checked(term: Term, ctx: Context, name: str, value: Any) -> Array:
+    """What an event writes into a field, as an array of its shape."""
+    model = ctx.scene.model
+    try:
+        own = getattr(ctx, name) if name in STATE_WRITES else ctx.scene.compiled(name)
+    except AttributeError:
+        own = None
+    if own is None or not jnp.issubdtype(own.dtype, jnp.floating):
+        others = (*STATE_WRITES, *APPLIED_FORCES, ENCODER_BIAS)
+        raise ConfigError(
+            f"{term.path}: writes {name!r}, which is neither one of {', '.join(others)} "
+            f"nor a field of numbers in mjModel{hint(name, [*others, *dir(model)])}"
+        )
+    with at(term):
+        array = as_array(value, f"an array for {name!r}")
+    if array.shape != own.shape:
+        raise ConfigError(f"{term.path}: writes {name!r} of shape {array.shape}; its shape is {own.shape}")
+    return array

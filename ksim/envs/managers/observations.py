@@ -1,5 +1,7 @@
 """Observation groups: compute, bias and noise, clip, scale, NaN policy, delay, history, concatenate."""
 
+from typing import NamedTuple
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -7,6 +9,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from ksim.envs import mirror
+from ksim.envs.carry import Flags, Memory
 from ksim.envs.context import Context
 from ksim.envs.managers.call import call_vector, parameter
 from ksim.envs.managers.commands import CommandManager
@@ -15,6 +18,7 @@ from ksim.envs.managers.noise import apply_noise, disturb, draw_noise
 from ksim.envs.mirror import SignedPermutation
 from ksim.envs.scene import Scene
 from ksim.envs.terms import ObservationGroup, ObservationGroupCfg, Term
+from ksim.envs.traits import traits_of
 from ksim.envs.tree import where
 from ksim.errors import ConfigError
 
@@ -35,6 +39,20 @@ class Line(eqx.Module):
     history: Float[Array, "H n"] | None = None
 
 
+class Observed(NamedTuple):
+    """What one env shows.
+
+    Attributes:
+        obs: by group, a vector (n,), or a dict of the terms' vectors where `concatenate` is off.
+        not_finite: whether each term was not finite, by its path; of groups with `nan_policy: warn`.
+        memory: what terms and their pipelines remember from now on.
+    """
+
+    obs: dict[str, Array | dict[str, Array]]
+    not_finite: Flags
+    memory: Memory
+
+
 class ObservationManager:
     """Observation groups of one env."""
 
@@ -42,49 +60,48 @@ class ObservationManager:
         self.groups = groups
         self.step_dt = step_dt
 
-    def __call__(
-        self, ctx: Context, key: PRNGKeyArray, fresh: Bool[Array, ""] | bool = False
-    ) -> tuple[dict[str, Array | dict[str, Array]], dict[str, Float[Array, ""]]]:
-        """Every group, and which terms were not finite, of those that are watched (`nan_policy: warn`).
+    def compute(self, ctx: Context, key: PRNGKeyArray, fresh: Bool[Array, ""] | bool = False) -> Observed:
+        """Every group.
 
         Args:
             ctx: the env.
             key: random key.
             fresh: this is an episode's first observation, which fills delay lines and histories.
 
-        Returns:
-            By group, a vector (n,), or a dict of the terms' vectors where `concatenate` is off; 0 or 1 by the
-            term's path.
-
         Raises:
             ConfigError: a term returns something else than a vector or a scalar.
         """
         obs: dict[str, Array | dict[str, Array]] = {}
-        broken: dict[str, Array] = {}
+        not_finite: Flags = {}
+        memory: Memory = {}
         for g, (name, group) in enumerate(self.groups.items()):
             values = {}
             group_key = jax.random.fold_in(key, g)
             for t, (term_name, term) in enumerate(group.terms.items()):
                 keys = (jax.random.fold_in(group_key, t), jax.random.fold_in(group_key, _GROUP_STREAM))
-                values[term_name], is_broken = self._observe(ctx, group.settings, term, *keys, fresh)
+                values[term_name], is_broken, changed = self._observe(ctx, group.settings, term, *keys, fresh)
+                memory |= changed
                 if group.settings.nan_policy == "warn":
-                    broken[term.path] = 1.0 * is_broken
+                    not_finite[term.path] = is_broken
             obs[name] = jnp.concatenate(list(values.values())) if group.settings.concatenate else values
-        return obs, broken
+        return Observed(obs, not_finite, memory)
 
-    def sizes(self, ctx: Context) -> dict[str, dict[str, int]]:
-        """Length of every term, by group and name, found by tracing once.
+    def sizes(self, ctx: Context) -> tuple[dict[str, dict[str, int]], Memory]:
+        """Length of every term, by group and name, and the memory of a first observation; found by tracing once.
 
         Raises:
             ConfigError: a term returns something else than a vector or a scalar.
         """
         key = jax.random.key(0)
-        return {
-            name: {
-                t: len(self._observe(ctx, group.settings, term, key, key, True)[0]) for t, term in group.terms.items()
-            }
-            for name, group in self.groups.items()
-        }
+        sizes: dict[str, dict[str, int]] = {}
+        memory: Memory = {}
+        for name, group in self.groups.items():
+            sizes[name] = {}
+            for term_name, term in group.terms.items():
+                value, _, changed = self._observe(ctx, group.settings, term, key, key, True)
+                sizes[name][term_name] = len(value)
+                memory |= changed
+        return sizes, memory
 
     def history(self, group: str, term: Term) -> int:
         """Frames of a term that are seen."""
@@ -100,13 +117,13 @@ class ObservationManager:
         """
         parts = []
         for name, term in self.groups[group].terms.items():
-            kind = getattr(term.func, "mirrors_as", None)
+            kind = traits_of(term.func).mirrors_as
             if kind == "command":
-                kind = getattr(commands.terms[parameter(term, "name")].func, "mirrors_as", None)
+                kind = traits_of(commands.terms[parameter(term, "name")].func).mirrors_as
             if kind is None:
                 raise ConfigError(
                     f"{term.path}: algo.symmetry needs to know how it mirrors; decorate it with "
-                    "@ksim.envs.mirror.mirrors_as(...), or set algo.symmetry=none"
+                    "@ksim.envs.term(mirrors_as=...), or set algo.symmetry=none"
                 )
             frames = self.history(group, term)
             size = sizes[name] // frames
@@ -141,9 +158,9 @@ class ObservationManager:
         key: PRNGKeyArray,
         group_key: PRNGKeyArray,
         fresh: Bool[Array, ""] | bool,
-    ) -> tuple[Float[Array, " n"], Bool[Array, ""]]:
-        """A term through its pipeline, and whether it was not finite."""
-        value = call_vector(term, ctx)
+    ) -> tuple[Float[Array, " n"], Bool[Array, ""], Memory]:
+        """A term through its pipeline, whether it was not finite, and what both remember."""
+        value, memory = call_vector(term, ctx)
         settings = term.settings
         before = ctx.memory.get(_line_path(term), Line())
         bias = line = frames = None
@@ -173,8 +190,8 @@ class ObservationManager:
             frames = push(before.history, value, count, fresh)
             value = frames[::-1].ravel()
         if any(part is not None for part in (bias, line, frames)):
-            ctx.memory[_line_path(term)] = Line(bias, line, frames)
-        return value, is_broken
+            memory[_line_path(term)] = Line(bias, line, frames)
+        return value, is_broken, memory
 
 
 def _line_path(term: Term) -> str:

@@ -1,11 +1,33 @@
 """Whether an episode ends, and how."""
 
+from typing import NamedTuple
+
 import jax.numpy as jnp
 from jaxtyping import Array, Bool
 
+from ksim.envs.carry import Memory
 from ksim.envs.context import Context
 from ksim.envs.managers.call import call_bool
 from ksim.envs.terms import Term
+from ksim.envs.traits import traits_of
+
+
+class Ends(NamedTuple):
+    """Whether one env's episode ends, or each of E.
+
+    Attributes:
+        terminated, truncated: an env may be both.
+        by_term: each termination's verdict, by name.
+    """
+
+    terminated: Bool[Array, " *E"]
+    truncated: Bool[Array, " *E"]
+    by_term: dict[str, Bool[Array, " *E"]]
+
+    @property
+    def done(self) -> Bool[Array, " *E"]:
+        """The episode ends, in one way or the other."""
+        return self.terminated | self.truncated
 
 
 class TerminationManager:
@@ -14,17 +36,19 @@ class TerminationManager:
     def __init__(self, terms: dict[str, Term]):
         self.terms = terms
         self.time_outs = {
-            name for name, term in terms.items() if term.settings.time_out or getattr(term.func, "time_out", False)
+            name for name, term in terms.items() if term.settings.time_out or traits_of(term.func).time_out
         }
 
-    def __call__(self, ctx: Context) -> tuple[Bool[Array, ""], Bool[Array, ""], dict[str, Bool[Array, ""]]]:
-        """Terminated, truncated (an env may be both), and each term's verdict."""
-        ends = {name: call_bool(term, ctx) for name, term in self.terms.items()}
-        no = jnp.zeros((), bool)
-        terminated = truncated = no
-        for name, end in ends.items():
+    def compute(self, ctx: Context) -> tuple[Ends, Memory]:
+        """How the episode ends, and what terms remember of it."""
+        by_term, memory = {}, Memory()
+        for name, term in self.terms.items():
+            by_term[name], changed = call_bool(term, ctx)
+            memory |= changed
+        terminated = truncated = jnp.zeros((), bool)
+        for name, end in by_term.items():
             if name in self.time_outs:
                 truncated = truncated | end
             else:
                 terminated = terminated | end
-        return terminated, truncated, ends
+        return Ends(terminated, truncated, by_term), memory

@@ -10,8 +10,10 @@ import pytest
 from support.envs import MDP, Player, cartpole_task, kbot_task, same
 
 from ksim.envs import ManagerBasedRlEnv, ManagerBasedRlEnvCfg
+from ksim.envs.markers import Arrow
+from ksim.envs.tree import with_envs
 from ksim.errors import ConfigError, KsimError
-from ksim.viz.markers import Arrow, DebugVisualizer
+from ksim.viz.markers import DebugVisualizer
 
 MEMBERS = """
     is_vector_env metadata cfg num_envs physics_dt step_dt device max_episode_length_s max_episode_length unwrapped
@@ -138,7 +140,7 @@ def test_resetting_some_envs_leaves_the_others_alone(env, actions):
     undisturbed = play(env, actions[8:])
     env.reset(seed=5)
     play(env, actions[:8])
-    kept = lambda: jax.device_get((env._state.model_fields, env._state.curriculum))  # noqa: E731
+    kept = lambda: jax.device_get((env._state.envs.model_fields, env._state.shared.curriculum))  # noqa: E731
     startup_and_curriculum = kept()
     obs, _ = env.reset(env_ids=np.array([1, 3]))
     assert same(kept(), startup_and_curriculum)  # of all envs, those that are reset among them
@@ -178,7 +180,7 @@ def test_the_step_is_compiled_once_and_its_state_donated(env, actions):
     before = env._state
     play(env, actions[:5])
     assert env._jit_step._cache_size() == 1
-    assert before.physics.qpos.is_deleted()
+    assert before.envs.physics.qpos.is_deleted()
 
 
 @pytest.mark.parametrize("finite", [False, True])
@@ -296,7 +298,7 @@ def test_terms_draw_arrows_and_the_picture_shows_them(renderer):
     cfg = kbot_task(commands={"velocity": velocity}, events={"turn": turn, "force": force}, seed=0)
     env = make(cfg, render_mode="rgb_array")
     env.reset()
-    base = np.asarray(env._state.physics.qpos[0, :3])
+    base = np.asarray(env._state.envs.physics.qpos[0, :3])
     ahead, yaw_rate = arrows(env)
     np.testing.assert_allclose(np.subtract(ahead.end, ahead.start), [0, 0.5, 0], atol=1e-5)  # forward is +y now
     np.testing.assert_allclose(ahead.start[:2], base[:2], atol=1e-6)
@@ -309,8 +311,8 @@ def test_terms_draw_arrows_and_the_picture_shows_them(renderer):
     changed = np.abs(picture.astype(int) - without).max(axis=-1) > 20
     assert 50 < changed.sum() < 20_000
     assert (env.render() != picture).mean() < 0.001  # a software renderer is not exact to the bit
-    physics = env._state.physics  # a metre on, after which the floor's pattern repeats, the camera sees the same
-    env._state = replace(env._state, physics=replace(physics, qpos=physics.qpos.at[:, 0].add(1.0)))
+    physics = env._state.envs.physics  # a metre on, after which the floor's pattern repeats, the camera sees the same
+    env._state = with_envs(env._state, physics=replace(physics, qpos=physics.qpos.at[:, 0].add(1.0)))
     assert (np.abs(picture.astype(int) - env.render()).max(axis=-1) > 20).mean() < 0.02
     env.step(np.zeros((4, env._env.action_size)))
     *_, push = arrows(env)
@@ -328,11 +330,14 @@ def test_a_push_is_drawn_for_half_a_second():
     env.reset()
     drawn, velocities = [], []
     for _ in range(60):
-        velocities.append(np.asarray(env._state.physics.qvel[0, :2]))
+        velocities.append(np.asarray(env._state.envs.physics.qvel[0, :2]))
         env.step(np.zeros((4, env._env.action_size)))
         drawn.append(arrows(env))
         if len(drawn) == 30:
-            change, base = np.asarray(env._state.physics.qvel[0, :2]) - velocities[-1], env._state.physics.qpos[0, :3]
+            change, base = (
+                np.asarray(env._state.envs.physics.qvel[0, :2]) - velocities[-1],
+                env._state.envs.physics.qpos[0, :3],
+            )
     assert [len(markers) for markers in drawn] == [0] * 29 + [1] * 25 + [0] * 5 + [1]
     (arrow,) = drawn[29]
     along = np.subtract(arrow.end, arrow.start)

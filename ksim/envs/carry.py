@@ -1,4 +1,4 @@
-"""What an environment carries from step to step, and what a step returns."""
+"""What the environment carries from step to step, and what a step returns."""
 
 from typing import Any
 
@@ -8,41 +8,11 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 from ksim.physics import PhysicsState
 
 Obs = dict[str, Float[Array, "E n"]]
+Flags = dict[str, Bool[Array, " *E"]]  # by a term's path
+Memory = dict[str, Any]  # what terms remember, by their path in the config
 
 
-class EnvState(eqx.Module):
-    """The carry of E envs (of one, inside `vmap`).
-
-    Attributes:
-        physics: integration state and the derived fields that terms read.
-        model_fields: values per env of randomized mjModel fields, by name.
-        key: (E,) random stream of each env; resetting one env advances no other.
-        episode_step: (E,) env steps since the reset; time is derived from it.
-        action, prev_action: (E, a) the last action and the one before, as the policy gave them.
-        timers: env steps until an interval event fires next, by term, each (E,).
-        episode: sums over the running episode, by log name, each (E,).
-        memory: what terms remember, by their path in the config: carries of terms with memory, commands, delay lines,
-            histories, contact timers; arrays of (E, ...). Empty where no term remembers anything.
-        shared_key: random key of what is drawn for all envs at once, the timers of global events.
-        curriculum: what curricula have learned so far, by name; of the batch, not of an env.
-        offenders: the first envs that the NaN guard caught in this run; of the batch, not of an env.
-    """
-
-    physics: PhysicsState
-    model_fields: dict[str, Array]
-    key: PRNGKeyArray
-    episode_step: Int[Array, " E"]
-    action: Float[Array, "E a"]
-    prev_action: Float[Array, "E a"]
-    timers: dict[str, Int[Array, " E"]]
-    episode: dict[str, Float[Array, " E"]]
-    memory: dict[str, Any]
-    shared_key: PRNGKeyArray
-    curriculum: dict[str, Any]
-    offenders: "Offenders"
-
-
-class Offenders(eqx.Module):
+class DivergedEnvs(eqx.Module):
     """The first envs of a run that diverged, in the order in which they did; N slots.
 
     Attributes:
@@ -53,6 +23,58 @@ class Offenders(eqx.Module):
 
     count: Int[Array, ""]
     given: dict[str, Float[Array, "N ..."]]
+
+
+class PerEnv(eqx.Module):
+    """What each env has for itself: leaves of (E, ...), or of one env inside `vmap`.
+
+    Attributes:
+        physics: integration state and the derived fields that terms read.
+        model_fields: values of randomized mjModel fields, by name.
+        key: (E,) random stream of each env; resetting one env advances no other.
+        episode_step: (E,) env steps since the reset; time is derived from it.
+        action, prev_action: (E, a) the last action and the one before, as the policy gave them.
+        timers: env steps until an interval event fires next, by term, each (E,).
+        episode: sums over the running episode, by log name, each (E,).
+        memory: carries of terms with memory, commands, delay lines, histories, contact timers. Empty where no term
+            remembers anything.
+    """
+
+    physics: PhysicsState
+    model_fields: dict[str, Array]
+    key: PRNGKeyArray
+    episode_step: Int[Array, " E"]
+    action: Float[Array, "E a"]
+    prev_action: Float[Array, "E a"]
+    timers: dict[str, Int[Array, " E"]]
+    episode: dict[str, Float[Array, " E"]]
+    memory: Memory
+
+
+class Shared(eqx.Module):
+    """What all envs share.
+
+    Attributes:
+        key: random key of what is drawn for all envs at once, the timers of global events.
+        curriculum: what curricula have learned so far, by their path in the config.
+        diverged: the first envs that the NaN guard caught in this run.
+    """
+
+    key: PRNGKeyArray
+    curriculum: dict[str, Any]
+    diverged: DivergedEnvs
+
+
+class EnvCarry(eqx.Module):
+    """What E envs carry from step to step: `Env.reset` makes it, `Env.step` takes one and returns the next.
+
+    Attributes:
+        envs: what each env has for itself.
+        shared: what all of them share.
+    """
+
+    envs: PerEnv
+    shared: Shared
 
 
 class StepOutput(eqx.Module):
