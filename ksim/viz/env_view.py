@@ -4,7 +4,7 @@ import mujoco
 
 from ksim.envs.env import Env
 from ksim.envs.scene import build_scene
-from ksim.viz.render import Camera
+from ksim.viz.camera import Camera
 
 
 def visual_model(env: Env) -> mujoco.MjModel:

@@ -94,7 +94,7 @@ def test_observations_of_the_mirror_image_are_mirrored(player):
     rng = np.random.default_rng(1)
     action = rng.normal(0, 1, (E, env.action_size)).astype(np.float32)
     force = rng.normal(0, 5, (E, scene.model.nu)).astype(np.float32)
-    state = replace(
+    state = with_envs(
         state,
         action=action,
         physics=replace(
