@@ -78,10 +78,10 @@ def played(cfg: Config, row) -> dict[str, np.ndarray]:
     """The fields that differ between 3 envs, at every step of episodes that last two, (T, E, ...)."""
     env = build(with_overrides(cfg, [*row.overrides, "task.episode_length_s=0.04"])).env
     state, _ = quick_jit(env.reset, static_argnums=1)(jax.random.key(0), 3)
-    step, seen = quick_jit(env.step), [state.model_fields]
+    step, seen = quick_jit(env.step), [state.envs.model_fields]
     for _ in range(4):
         state, _ = step(state, jnp.zeros((3, env.action_size)))
-        seen.append(state.model_fields)
+        seen.append(state.envs.model_fields)
     return {name: np.stack([fields[name] for fields in seen]) for name in seen[0]}
 
 

@@ -5,6 +5,7 @@ import pytest
 from support import measure
 from support.terms import commanded, context, simulation
 
+from ksim.envs.traits import traits_of
 from ksim.errors import ConfigError
 from ksim.mdp import metrics, observations, terminations
 
@@ -105,7 +106,7 @@ def test_the_time_is_out_in_the_last_step(kbot):
     data = simulation(kbot)
     for step, out in ((99, False), (100, True), (101, True)):
         assert terminations.time_out(context(kbot, data, episode_step=step, max_episode_steps=100)) == out
-    assert terminations.time_out.time_out
+    assert traits_of(terminations.time_out).time_out
 
 
 def test_metrics(kbot):
