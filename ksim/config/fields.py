@@ -26,6 +26,7 @@ class Limits:
     Attributes:
         above, at_least, at_most: bounds of a number, or of each number of a list; a bounded number is finite.
         choices: the values that there are.
+        or_path: besides the choices, a dotted path to something of the user's own.
         length: of a list.
     """
 
@@ -33,6 +34,7 @@ class Limits:
     at_least: float | None = None
     at_most: float | None = None
     choices: tuple[Any, ...] | None = None
+    or_path: bool = False
     length: int | None = None
 
     def __str__(self) -> str:
@@ -64,8 +66,9 @@ class Limits:
         if self.length is not None and len(value) != self.length:
             raise ConfigError(f"{path}: must be a list of {self.length} numbers, not of {len(value)}")
         for where, item in _items(value, path):
-            if self.choices is not None and item not in self.choices:
-                known = listed(self.choices)
+            own = self.or_path and "." in str(item)
+            if self.choices is not None and item not in self.choices and not own:
+                known = listed(self.choices) + (", and dotted paths of your own" if self.or_path else "")
                 raise ConfigError(f"{where}: there is no {item!r}{hint(str(item), self.choices)}; there are {known}")
             if str(self) and not self.holds(item):
                 finite = "" if math.isfinite(item) else " and finite"
@@ -79,15 +82,16 @@ def setting(
     at_least: float | None = None,
     at_most: float | None = None,
     choices: Sequence[Any] | None = None,
+    or_path: bool = False,
     length: int | None = None,
 ) -> Any:
     """A dataclass field with what its values may be; the arguments are those of `Limits`.
 
     Args:
         default: its value where none is given; a list is copied. Without it, one must be given.
-        above, at_least, at_most, choices, length: see `Limits`.
+        above, at_least, at_most, choices, or_path, length: see `Limits`.
     """
-    limits = Limits(above, at_least, at_most, tuple(choices) if choices is not None else None, length)
+    limits = Limits(above, at_least, at_most, tuple(choices) if choices is not None else None, or_path, length)
     metadata = {_LIMITS: limits}
     if isinstance(default, list | dict):
         return dataclasses.field(default_factory=lambda: copy.deepcopy(default), metadata=metadata)

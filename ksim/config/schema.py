@@ -141,8 +141,8 @@ class PPOCfg:
 class PhysicsCfg:
     """How the physics is computed; it changes speed and rounding, not the task."""
 
-    # Auto: mjx where JAX sees an accelerator, else mujoco.
-    engine: str = setting(MISSING, choices=("auto", "mjx", "mujoco"))
+    # Auto: mjx where JAX sees an accelerator, else mujoco. A dotted path is a class of the user's own.
+    engine: str = setting(MISSING, choices=("auto", "mjx", "mujoco"), or_path=True)
     # Threads of the mujoco engine; None: the CPUs that this process may use.
     threads: int | None = setting(MISSING, above=0)
 

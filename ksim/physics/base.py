@@ -67,7 +67,7 @@ class PhysicsState(eqx.Module):
 
 
 class Physics(Protocol):
-    """An engine, built for one model and one set of derived fields."""
+    """An engine, built for one model and one set of derived fields: `engine(model, fields, threads)`."""
 
     model: mujoco.MjModel
     fields: tuple[str, ...]

@@ -1,6 +1,7 @@
 """Which engine steps the physics, and why."""
 
-from collections.abc import Sequence
+import importlib
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import mujoco
@@ -9,6 +10,12 @@ from ksim.physics.base import Physics
 from ksim.physics.batch import BatchPhysics
 from ksim.physics.mjx import MjxPhysics
 from ksim.system import cpus
+
+# By name, what builds an engine of a model, the derived fields that terms read, and the threads of `physics.threads`.
+ENGINES: Mapping[str, Callable[[mujoco.MjModel, Sequence[str], int | None], Physics]] = {
+    "mjx": lambda model, fields, threads: MjxPhysics(model, fields),
+    "mujoco": BatchPhysics,
+}
 
 
 @dataclass(frozen=True)
@@ -23,7 +30,7 @@ def choose_engine(engine: str, backend: str, threads: int | None = None) -> Engi
     """Resolve `auto`.
 
     Args:
-        engine: `auto`, `mjx` or `mujoco`.
+        engine: `auto`, `mjx`, `mujoco`, or the dotted path of another one.
         backend: what `jax.default_backend()` says.
         threads: size of the C engine's thread pool; None for one a CPU.
     """
@@ -33,6 +40,8 @@ def choose_engine(engine: str, backend: str, threads: int | None = None) -> Engi
         return EngineChoice("mujoco", f"C MuJoCo on {pool}, as physics=mujoco asks")
     if engine == "mjx":
         return EngineChoice("mjx", f"MJX on JAX's {backend} backend, as physics=mjx asks")
+    if engine != "auto":
+        return EngineChoice(engine, f"{engine}, as physics.engine asks")
     if backend == "cpu":
         return EngineChoice(
             "mujoco", f"C MuJoCo on {pool}: JAX sees no accelerator, and MJX is ten times slower on a CPU"
@@ -41,16 +50,18 @@ def choose_engine(engine: str, backend: str, threads: int | None = None) -> Engi
 
 
 def make_physics(engine: str, model: mujoco.MjModel, fields: Sequence[str], threads: int | None = None) -> Physics:
-    """Build a resolved engine, `mjx` or `mujoco`.
+    """Build a resolved engine.
 
     Args:
-        engine: which one.
+        engine: one of `ENGINES`, or the dotted path of what builds another one of the same arguments.
         model: the compiled model.
         fields: the derived mjData fields that terms read.
-        threads: size of the C engine's thread pool.
+        threads: `physics.threads`; the size of the C engine's thread pool.
     """
-    if engine == "mujoco":
-        return BatchPhysics(model, fields, threads)
-    if engine == "mjx":
-        return MjxPhysics(model, fields)
-    raise ValueError(f"physics engine {engine!r} is neither 'mjx' nor 'mujoco'")
+    module, _, name = engine.rpartition(".")
+    if module:
+        make: Callable[..., Physics] = getattr(importlib.import_module(module), name)
+        return make(model, fields, threads)
+    if engine not in ENGINES:
+        raise ValueError(f"physics engine {engine!r} is neither 'mjx' nor 'mujoco'")
+    return ENGINES[engine](model, fields, threads)

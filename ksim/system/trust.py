@@ -24,6 +24,7 @@ from ksim.system import foreign
 
 VARIABLE = "KSIM_TRUST"
 TARGET = "_target_"
+_ENGINE = "physics.engine"
 _OPTION = "trust="
 _ROOMS = ("ksim.mdp", "ksim.rl", "ksim.loggers", "ksim.physics")  # what configs name; the rest of ksim writes files
 _LIMIT = 2**20  # bytes; the config of a walking humanoid has some ten thousand
@@ -102,12 +103,18 @@ def _others(plain: Any) -> dict[str, str]:
     """What a config could run besides ksim's own terms: YAML path -> target, or an interpolation's text."""
     found = {}
     for path, value in _leaves(plain):
-        if path.rpartition(".")[2] == TARGET:
+        if _is_target(path, value):
             if not isinstance(value, str) or not any(_is_defined_in(value, room) for room in _ROOMS):
                 found[path] = str(value)
         elif isinstance(value, str) and "${" in value:
             found[path] = value
     return found
+
+
+def _is_target(path: str, value: Any) -> bool:
+    """Whether a leaf of a config names code. An engine that is a dotted path does, too."""
+    is_engine = path == _ENGINE and isinstance(value, str) and "." in value
+    return is_engine or path.rpartition(".")[2] == TARGET
 
 
 def _leaves(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
@@ -121,7 +128,7 @@ def _leaves(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
 def _check(path: Path, others: Mapping[str, str], allowed: Sequence[str]) -> None:
     needed = []
     for place, value in others.items():
-        if place.rpartition(".")[2] != TARGET:
+        if not _is_target(place, value):
             raise ConfigError(f"{path}: {place}: {value!r} is resolved in a frozen config; write trust=true to read it")
         package = next((name for name in allowed if _is_inside(value, name)), None)
         if package is None:

@@ -29,6 +29,8 @@ def check(cfg: Config) -> None:
         )
     if cfg.task.seed != cfg.seed:
         raise ConfigError(f"task.seed = {cfg.task.seed} differs from seed = {cfg.seed}; set seed alone")
+    if "." in cfg.physics.engine:
+        terms.locate(cfg.physics.engine, "physics.engine")
     check_task(cfg.task)
     _check_learnable(cfg.task)
 
