@@ -28,7 +28,7 @@ from hydra.types import RunMode
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException, ValidationError
 
-from ksim.config.schema import Config
+from ksim.config.schema import Config, SceneCfg
 from ksim.config.values import describe
 from ksim.config.words import choices, hint, listed, one_line, shown
 from ksim.errors import ConfigError, KsimError
@@ -255,8 +255,17 @@ def _typed(plain: dict[Any, Any]) -> Config:
     _check_given(OmegaConf.missing_keys(typed))
     config = OmegaConf.to_object(typed)
     assert isinstance(config, Config)
+    _make_absolute(config.task.scene)
     check(config)
     return config
+
+
+def _make_absolute(scene: SceneCfg) -> None:
+    """Paths of the robot's files: a frozen config means the same ones in every working directory."""
+    if "/" in scene.robot:
+        scene.robot = str(Path(scene.robot).expanduser().absolute())
+    if scene.mjcf is not None and "://" not in scene.mjcf:
+        scene.mjcf = str(Path(scene.mjcf).expanduser().absolute())
 
 
 def _check_given(missing: Iterable[str]) -> None:

@@ -20,9 +20,9 @@ class SceneCfg:
     """What stands in the world: one articulated robot, the ground, and the sensors that terms read."""
 
     num_envs: int = setting(above=0)  # parallel copies of the scene (E)
-    robot: str  # name of a folder in ksim/robots
-    mjcf: str | None = None  # path of another MJCF with the same joints; None: the robot's own
-    terrain: str = setting("plane", choices=("plane", "none"))  # none: for robots that bring or need no floor
+    robot: str  # a built-in robot, or the path of a folder with a robot.yaml, such as ./my_robot
+    mjcf: str | None = None  # another MJCF with the same joints, a path or package://<package>/<path>; None: its own
+    terrain: str = setting("plane", choices=("plane", "none"))  # plane: replaces the MJCF's; none: leaves them
     sensors: dict[str, Any] = field(default_factory=dict)  # name -> sensor added to the model before it compiles
 
 

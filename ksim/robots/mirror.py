@@ -78,7 +78,7 @@ def check(
         place = f"{where}: mirror.{a}: in the home pose, "
         if abs(home_u[u] - sign * home_u[other]) > _HOME_APART:
             raise ConfigError(
-                f"{place}{a} at {home_u[u]:g} and {b} at {home_u[other]:g} are no images with sign {sign:g}"
+                f"{place}{a} is at {home_u[u]:g} and {b} at {home_u[other]:g}, no image with sign {sign:g}"
             )
         apart = float(np.linalg.norm(anchor_u3[u] * [1.0, -1.0, 1.0] - anchor_u3[other]))
         if apart > _APART * size:

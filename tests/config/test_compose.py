@@ -257,3 +257,16 @@ def test_the_wheel_brings_its_configuration(tmp_path):
     assert done.returncode == 0, done.stderr
     (folder,) = run.eval.iterdir()
     assert f"{folder}/metrics.json" in done.stdout.splitlines()
+
+
+def test_paths_of_a_robot_are_frozen_as_absolute_ones(tmp_path, monkeypatch):
+    """So a run is played, and a job started, from any folder; an override that says the same path is the same."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(REPO / "ksim" / "robots" / "kbot", tmp_path / "mine")
+    robot, mjcf = "task.scene.robot=./mine", "task.scene.mjcf=mine/kbot.xml"
+    cfg = compose.compose([robot, mjcf])
+    assert (cfg.task.scene.robot, cfg.task.scene.mjcf) == (str(tmp_path / "mine"), str(tmp_path / "mine" / "kbot.xml"))
+    (tmp_path / "config.yaml").write_text(freeze(cfg))
+    assert compose.with_overrides(cfg, [robot, mjcf]) == cfg
+    monkeypatch.chdir("/")
+    assert load_frozen(tmp_path / "config.yaml") == cfg

@@ -8,6 +8,7 @@ from support.terms import commanded, context, simulation
 
 from ksim.errors import ConfigError
 from ksim.mdp import rewards
+from ksim.mdp.quantities import Share
 
 ACTION, PREV_ACTION = np.array([0.5, -1.0, 2.0]), np.array([0.25, 1.0, 2.5])
 
@@ -191,3 +192,20 @@ def test_a_robot_without_a_floating_base_has_no_base_terms(cartpole):
     for term in (rewards.upright, rewards.still, rewards.base_yaw_rate):
         with pytest.raises(ConfigError, match="'cartpole' has no floating base"):
             term(ctx)
+
+
+@pytest.mark.parametrize(
+    ("name", "params", "in_metres"),
+    [
+        ("capture_point", {"feet": "feet"}, {"std": 0.2}),
+        ("base_height", {}, {"target": 0.9, "std": 0.3}),
+        ("feet_clearance", {"sensor": "feet"}, {"height": 0.1}),
+    ],
+)
+def test_lengths_may_be_shares_of_the_robots_height(kbot_feet, name, params, in_metres):
+    ctx = context(kbot_feet, simulation(kbot_feet))
+    shares = {key: Share(of_home_height=value / float(kbot_feet.home_qpos[2])) for key, value in in_metres.items()}
+    term = getattr(rewards, name)
+    value = float(term(ctx, **params, **in_metres))
+    assert value > 1e-4 and float(term(ctx, **params, **shares)) == pytest.approx(value, rel=1e-5)
+    assert float(term(ctx, **params, **{key: 2 * x for key, x in in_metres.items()})) != pytest.approx(value, rel=1e-2)

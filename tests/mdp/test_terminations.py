@@ -8,6 +8,7 @@ from support import plain
 from support.terms import context, simulation
 
 from ksim.mdp import terminations
+from ksim.mdp.quantities import Share
 
 
 def placed(kbot, *, rpy=(0.0, 0.0, 0.0), pos=(0.0, 0.0, 1.0)):
@@ -71,3 +72,9 @@ def test_time_out_counts_steps(kbot):
     for steps, ends in ((99, False), (100, True), (101, True)):
         ctx = context(kbot, simulation(kbot), episode_step=steps)
         assert bool(terminations.time_out(ctx)) == ends
+
+
+def test_a_height_may_be_a_share_of_the_robots(kbot):
+    share = Share(of_home_height=0.8)
+    for height, ends in ((0.79 * kbot.home_qpos[2], True), (0.81 * kbot.home_qpos[2], False)):
+        assert bool(terminations.low_height(placed(kbot, pos=(0.0, 0.0, height)), limit=share)) == ends

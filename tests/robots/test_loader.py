@@ -303,3 +303,38 @@ def test_a_wrong_table(old: str, new: str, words: str, arm: Path) -> None:
     message = error(arm)
     assert message.startswith(f"task.scene.robot: {arm}/robot.yaml: ")
     assert words in message
+
+
+def test_a_mjcf_of_an_installed_package(arm: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is found, not imported: reading a robot runs no code of the package."""
+    package = arm.parent / "carrier"
+    (package / "models").mkdir(parents=True)
+    (package / "__init__.py").write_text("raise AssertionError")
+    (arm / "arm.xml").rename(package / "models" / "arm.xml")
+    monkeypatch.syspath_prepend(arm.parent)
+    (arm / "robot.yaml").write_text(ARM_YAML.replace("arm.xml", "package://carrier/models/arm.xml"))
+    assert robots.load(str(arm)).joint_names == ("elbow", "shoulder")
+    assert robots.load(str(arm), "package://carrier/models/arm.xml").name == "arm"
+    (arm / "robot.yaml").write_text(ARM_YAML.replace("arm.xml", "package://carrier/arm.xml"))
+    assert error(arm).endswith(f"no such file: {package / 'arm.xml'}")
+
+
+def test_a_folder_is_told_from_a_name_by_its_slash(arm: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(arm.parent)
+    assert robots.load("./arm").name == "arm"
+    assert error("arm").startswith("task.scene.robot: unknown robot 'arm' (did you mean the folder './arm'?); ")
+    assert error("./leg") == "task.scene.robot: no such folder: leg"
+
+
+def test_rows_by_regex_and_a_home_pose_of_the_mjcf(arm: Path) -> None:
+    """The order is the rows', and within a row the model's."""
+    row = "elbow: {kp: 20, kd: 1, torque_limit: 3, armature: 0.01}"
+    table = ARM_YAML.replace(row, '".*": {kp: 9, kd: 1, torque_limit: 3}')
+    table = table.replace("  shoulder: {kp: 30, kd: 2, torque_limit: 4}\n", "")
+    table = table.replace("joint_pos: {elbow: 0.5, shoulder: -0.25}", 'joint_pos: {"e.*": 0.5}')
+    (arm / "robot.yaml").write_text(table)
+    (arm / "arm.xml").write_text(ARM_XML.replace('armature="0.02"', 'armature="0.02" ref="90"'))
+    robot = robots.load(str(arm))
+    assert robot.joint_names == ("shoulder", "elbow")
+    np.testing.assert_allclose(robot.home_qpos, [np.pi / 2, 0.5])
+    np.testing.assert_array_equal(robot.armature_u, [0.02, 0.0])
