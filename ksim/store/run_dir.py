@@ -1,28 +1,21 @@
 """The run directory: where everything of one training lies, how it is found again, and who owns it."""
 
 import contextlib
-import fcntl
-import json
 import logging
 import os
 import re
 import shutil
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
 from ksim.errors import KsimError
-from ksim.store import files
+from ksim.store import files, lock
 from ksim.system import foreign
 
 log = logging.getLogger(__name__)
 
 _STAMP = re.compile(r"^(\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d)(?:_(\d+))?$")
-
-
-class RunInUse(KsimError):
-    """Another process owns the run directory."""
 
 
 @dataclass(frozen=True)
@@ -98,43 +91,13 @@ class RunDir:
             with contextlib.suppress(OSError):
                 temp.unlink(missing_ok=True)
 
-    @contextlib.contextmanager
-    def lock(self) -> Iterator[None]:
+    def lock(self) -> contextlib.AbstractContextManager[None]:
         """Owns the run directory for as long as the context is open; the system frees it when the process dies.
 
-        Raises RunInUse with the pid and host of the owner if there is one, in this process or another; KsimError
-        where the directory cannot be used.
+        Raises InUse with the pid and host of the owner if there is one, in this process or another; KsimError where
+        the directory cannot be used.
         """
-        path = self.path / ".lock"
-        try:
-            fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-        except OSError as error:
-            raise KsimError(f"{self.path} cannot be used: {error.strerror}") from None
-        try:
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise RunInUse(f"{self.path} is in use by {_holder(path)}; one process at a time may own it") from None
-            except OSError as error:
-                # Some cluster file systems are mounted without locks; a run there is better than none.
-                log.warning("%s cannot be locked (%s); make sure that no other process uses it", self.path, error)
-            owner = {"pid": os.getpid(), "host": files.host(), "since": files.now()}
-            with contextlib.suppress(OSError):  # on a full disk the lock holds all the same
-                os.ftruncate(fd, 0)
-                os.write(fd, json.dumps(owner).encode())
-            yield
-            with contextlib.suppress(OSError):
-                os.ftruncate(fd, 0)  # the file itself stays: removing it would let two processes lock two files
-        finally:
-            os.close(fd)
-
-
-def _holder(lock: Path) -> str:
-    try:
-        found = foreign.parse_json(lock.read_bytes())
-        return f"process {found['pid']} on {found['host']} (since {found['since']})"
-    except (OSError, ValueError, KeyError, TypeError):
-        return "another process"
+        return lock.hold(self.path)
 
 
 def claim(runs_dir: str | os.PathLike[str], task_name: str, now: datetime | None = None) -> RunDir:

@@ -18,7 +18,8 @@ from ksim.config import compose
 from ksim.errors import KsimError
 from ksim.store import checkpoint
 from ksim.store import status as status_file
-from ksim.store.run_dir import RunDir, RunInUse
+from ksim.store.lock import InUse
+from ksim.store.run_dir import RunDir
 from ksim.store.status import Status, StatusFile, describe
 from ksim.system import foreign, trust
 from ksim.system.logs import logging_to
@@ -139,7 +140,7 @@ def _wait_for_owner(run: RunDir) -> None:
         try:
             with run.lock():
                 return
-        except RunInUse as error:
+        except InUse as error:
             if not told:
                 log.info("%s; waiting for it", error)
                 told = True

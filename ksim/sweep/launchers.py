@@ -26,11 +26,13 @@ from hydra_plugins.hydra_submitit_launcher.submitit_launcher import BaseSubmitit
 from submitit.core.utils import FailedJobError, FailedSubmissionError
 
 from ksim.errors import KsimError
+from ksim.store import lock
 from ksim.store.run_dir import RunDir
 from ksim.store.status import describe
 from ksim.sweep import slurm
 from ksim.sweep.job import Job, completed, objective, status
 from ksim.sweep.plan import Planned, freeze, plan, withdraw
+from ksim.sweep.waiting import Waiting, is_hopeless
 
 log = logging.getLogger(__name__)
 
@@ -50,11 +52,15 @@ class FrozenLauncher(BaseSubmititLauncher):
         setup_globals()
         assert self.config is not None and self.hydra_context is not None
         try:
-            jobs = plan(self.hydra_context.config_loader, self.config, job_overrides, initial_job_idx)
-            freeze(jobs)
-            todo = [job for job in jobs if not completed(job.run)]
-            done = f" ({len(jobs) - len(todo)} done before)" if len(todo) < len(jobs) else ""
-            log.info("%d job%s%s in %s", len(jobs), "" if len(jobs) == 1 else "s", done, self.sweep_dir)
+            self.sweep_dir.mkdir(parents=True, exist_ok=True)
+            # Another launcher may be at work on the same folder: the second one goes on where the first one is then.
+            with lock.hold(self.sweep_dir, wait=lambda who: log.info("%s; waiting for it", who)):
+                jobs = plan(self.hydra_context.config_loader, self.config, job_overrides, initial_job_idx)
+                freeze(jobs)
+                todo = [job for job in jobs if not completed(job.run)]
+                done = f" ({len(jobs) - len(todo)} done before)" if len(todo) < len(jobs) else ""
+                log.info("%d job%s%s in %s", len(jobs), "" if len(jobs) == 1 else "s", done, self.sweep_dir)
+                self.send(todo)
             if todo:
                 self.run(todo)
         except KsimError as error:
@@ -67,6 +73,9 @@ class FrozenLauncher(BaseSubmititLauncher):
         if missing:
             log.info("%d of %d jobs did not complete; to try these again: %s", missing, len(jobs), self.command())
         return results
+
+    def send(self, jobs: Sequence[Planned]) -> None:
+        """Send jobs away, if they are; meanwhile no other launcher is at work on the sweep's folder."""
 
     @abstractmethod
     def run(self, jobs: Sequence[Planned]) -> None:
@@ -151,30 +160,41 @@ class SlurmLauncher(FrozenLauncher):
 
     _EXECUTOR = "slurm"
 
-    def run(self, jobs: Sequence[Planned]) -> None:
-        queue = slurm.Queue(getpass.getuser(), self.sweep_dir)
-        queued = queue.jobs()
+    def send(self, jobs: Sequence[Planned]) -> None:
+        queued = self._queue.jobs()
         if queued is None:
+            withdraw(jobs)
             raise KsimError("Slurm's squeue does not answer; nothing was sent")
-        numbers = {job.run.path: slurm.recorded(job.run) for job in jobs}
-        new = [job for job in jobs if numbers[job.run.path] not in queued]
+        recorded = [slurm.recorded(job.run) for job in jobs]
+        if hopeless := [number for number in recorded if number in queued and is_hopeless(queued[number])]:
+            log.info("%d in the queue could never start: taken back, and sent anew", len(hopeless))
+            self._queue.take_back(hopeless)
+        in_queue = queued.keys() - set(hopeless)
+        new = [job for job, number in zip(jobs, recorded, strict=True) if number not in in_queue]
         if len(new) < len(jobs):
             log.info("%d are in the queue already", len(jobs) - len(new))
-        numbers |= self._submit(new)
-        waiting = {str(numbers[job.run.path]): job for job in jobs}
+        self._submit(new)
+
+    def run(self, jobs: Sequence[Planned]) -> None:
+        waiting = {str(slurm.recorded(job.run)): job for job in jobs}
         arrays = ",".join(sorted({number.partition("_")[0] for number in waiting}))
         log.info("Slurm job %s; follow it: squeue --array -j %s; tail -f %s/*/train.log", arrays, arrays, self.folder)
         log.info("the jobs do not need this process; %s", self.how_to_go_on())
-        for number in queue.ended(waiting):
-            _report(waiting[number])
+        with Waiting(waiting, self.params) as line:
+            for number in self._queue.ended(waiting, line.show):
+                _report(waiting[number])
 
     def how_to_go_on(self) -> str:
         return f"to wait for them, or do what is missing: {self.command()}"
 
-    def _submit(self, jobs: Sequence[Planned]) -> dict[Path, str]:
-        """Send an array; the number of each run's job."""
+    @property
+    def _queue(self) -> slurm.Queue:
+        return slurm.Queue(getpass.getuser(), self.sweep_dir)
+
+    def _submit(self, jobs: Sequence[Planned]) -> None:
+        """Send an array, and record the number of each run's job."""
         if not jobs:
-            return {}
+            return
         cpus, setup = self.params.get("cpus_per_task"), self.params.get("setup") or []
         if cpus:  # since Slurm 22.05, srun does not take this over from sbatch
             setup = [f"export SRUN_CPUS_PER_TASK={cpus}", *setup]
@@ -185,10 +205,8 @@ class SlurmLauncher(FrozenLauncher):
         except (subprocess.CalledProcessError, FailedJobError, FailedSubmissionError) as error:
             withdraw(jobs)
             raise KsimError(f"Slurm did not take the sweep: {str(error).strip()}") from error
-        numbers = {job.run.path: str(one.job_id) for job, one in zip(jobs, sent, strict=True)}
-        for path, number in numbers.items():
-            slurm.record(RunDir(path), number)
-        return numbers
+        for job, one in zip(jobs, sent, strict=True):
+            slurm.record(job.run, str(one.job_id))
 
 
 def register() -> None:

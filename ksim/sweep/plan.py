@@ -3,7 +3,7 @@
 import logging
 import shutil
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -75,11 +75,12 @@ def freeze(jobs: Sequence[Planned]) -> None:
     """Make the run directories of new jobs; a folder with a `config.yaml` is whole.
 
     Raises:
-        KsimError: it cannot be written; then none is left.
+        KsimError: it cannot be written; then none of this call is left.
     """
-    new = [job for job in jobs if job.is_new]
+    begun = []
     try:
-        for job in new:
+        for job in (job for job in jobs if job.is_new):
+            begun.append(job)
             hydra = job.run.path / ".hydra"
             hydra.mkdir(parents=True, exist_ok=True)
             for name, content in job.hydra.items():
@@ -87,15 +88,19 @@ def freeze(jobs: Sequence[Planned]) -> None:
             files.write_atomic(job.run.config_path, compose.freeze(job.config).encode())
             trust.sign(job.run.config_path)
     except OSError as error:
-        withdraw(new)
+        withdraw(begun)
         raise KsimError(f"{error.filename or 'the sweep'}: cannot be written: {error.strerror}") from error
 
 
 def withdraw(jobs: Sequence[Planned]) -> None:
-    """Remove the run directories of jobs that were new and were never sent."""
+    """Remove what `freeze` made of jobs that were new and were never sent; what else lies there stays."""
     for job in jobs:
         if job.is_new:
-            shutil.rmtree(job.run.path, ignore_errors=True)
+            trust.unsign(job.run.config_path)
+            job.run.config_path.unlink(missing_ok=True)
+            shutil.rmtree(job.run.path / ".hydra", ignore_errors=True)
+            with suppress(OSError):
+                job.run.path.rmdir()
 
 
 def _swept_keys(master: DictConfig) -> set[str]:

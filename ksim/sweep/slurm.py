@@ -3,7 +3,8 @@
 import logging
 import subprocess
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from ksim.store import files
@@ -14,6 +15,19 @@ log = logging.getLogger(__name__)
 
 _SHORTEST_S, _LONGEST_S = 2.0, 10.0  # between two looks at the queue
 _RECORD = "slurm.json"
+
+
+@dataclass(frozen=True)
+class QueuedJob:
+    """A job in the queue: its state in Slurm's words, such as PENDING, and why it waits, such as Priority."""
+
+    state: str
+    reason: str
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether it does not run, and has not since it was sent or given back."""
+        return self.state == "PENDING"
 
 
 class Queue:
@@ -28,19 +42,32 @@ class Queue:
         self.user = user
         self.sweep_dir = sweep_dir
 
-    def jobs(self) -> set[str] | None:
-        """Numbers of the jobs that run or wait, such as "12_3"; None where Slurm does not answer."""
-        command = ["squeue", "--noheader", "--array", f"--user={self.user}", "--format=%i|%o"]
+    def jobs(self) -> dict[str, QueuedJob] | None:
+        """The jobs that run or wait by their numbers, such as "12_3"; None where Slurm does not answer."""
+        command = ["squeue", "--noheader", "--array", f"--user={self.user}", "--format=%i|%T|%r|%o"]
         try:
             found = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
         except (OSError, subprocess.SubprocessError) as error:
             log.debug("squeue: %s", error)
             return None
-        lines = [line.partition("|") for line in found.splitlines()]
-        return {number for number, _, script in lines if script.startswith(f"{self.sweep_dir}/")}
+        lines = [line.split("|", 3) for line in found.splitlines() if line.count("|") >= 3]
+        return {
+            number: QueuedJob(state, reason)
+            for number, state, reason, script in lines
+            if script.startswith(f"{self.sweep_dir}/")
+        }
 
-    def ended(self, numbers: Collection[str]) -> Iterator[str]:
-        """Each of the jobs once it has left the queue; a job that Slurm requeues stays in it."""
+    def take_back(self, numbers: Collection[str]) -> None:
+        """Cancel those of the jobs that wait."""
+        subprocess.run(["scancel", "--quiet", "--state=PENDING", *numbers], timeout=60, check=False)
+
+    def ended(self, numbers: Collection[str], look: Callable[[Mapping[str, QueuedJob]], None]) -> Iterator[str]:
+        """Each of the jobs once it has left the queue; a job that Slurm requeues stays in it.
+
+        Args:
+            numbers: of the jobs.
+            look: is called with the queue, again and again; what it raises ends the waiting.
+        """
         left = dict.fromkeys(numbers, 0)
         wait = _SHORTEST_S
         while left:
@@ -49,6 +76,7 @@ class Queue:
             queued = self.jobs()
             if queued is None:
                 continue
+            look(queued)
             for number in list(left):
                 if number in queued:
                     left[number] = 0

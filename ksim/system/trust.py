@@ -69,15 +69,19 @@ def sign(path: Path) -> None:
     """
     try:
         text = path.read_bytes()
-        signature = path.with_name(_SIGNATURE)
         if _others(foreign.parse_yaml(text)):
             temp = path.with_name(f"{_SIGNATURE}.tmp-{os.getpid()}")
             temp.write_text(_hmac(_key(), text))
-            os.replace(temp, signature)
+            os.replace(temp, path.with_name(_SIGNATURE))
         else:
-            signature.unlink(missing_ok=True)
+            unsign(path)
     except OSError:
         return
+
+
+def unsign(path: Path) -> None:
+    """Take the mark away from a config that goes."""
+    path.with_name(_SIGNATURE).unlink(missing_ok=True)
 
 
 @contextmanager

@@ -50,7 +50,7 @@ class Progress:
     def __enter__(self) -> Self:
         if self._bar is not None:
             self._stack.enter_context(self._bar)
-            self._stack.enter_context(_logs_above_the_bar())
+            self._stack.enter_context(logs_above_the_bar())
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -104,7 +104,7 @@ def duration(seconds: float) -> str:
 
 
 @contextlib.contextmanager
-def _logs_above_the_bar() -> Iterator[None]:
+def logs_above_the_bar() -> Iterator[None]:
     """Sends what is logged to the terminal through the running bar, which then stays below it, in one piece.
 
     Rich puts its own writer in the place of `sys.stderr`; a log handler still holds the old one.

@@ -159,6 +159,21 @@ def test_what_slurm_refuses_is_told_in_its_words(login):
     assert not list((login.path / "runs").rglob("config.yaml"))
 
 
+@pytest.mark.parametrize(("key", "value"), [("cpus_per_task", 4), ("timeout_min", 60)])
+def test_a_sweep_that_can_never_start_says_so_and_can_be_mended(login, key, value):
+    """A partition with 2 CPUs a node for a job, and at most half an hour."""
+    small = ("hydra.sweep.dir=s", "seed=5", "hydra.launcher.partition=small", "hydra.launcher.timeout_min=10")
+    code, printed = login.run(*small, f"hydra.launcher.{key}={value}")
+    assert code == 1 and "Slurm will not start 1 of the jobs" in printed and "Traceback" not in printed, printed
+    assert f"hydra.launcher.{key} (now {value})" in printed
+    (run,) = login.jobs("s")
+    first = number(run)
+    assert slurm("squeue", "--noheader", "--format=%T", f"--jobs={first}").split() == ["PENDING"]
+    code, printed = login.run(*small)
+    assert code == 0 and "1 in the queue could never start: taken back, and sent anew" in printed, printed
+    assert number(run) != first and state(run) == "completed"
+
+
 def test_a_bad_value_sends_nothing(login):
     before = slurm("squeue", "--noheader", "--format=%A", "--name=ksim")
     code, printed = login.run("seed=1,2", "algo.gamma=0.9,1.1")

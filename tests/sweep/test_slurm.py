@@ -4,6 +4,7 @@ import pytest
 
 from ksim.store.run_dir import RunDir
 from ksim.sweep import slurm
+from ksim.sweep.slurm import QueuedJob
 
 
 @pytest.fixture
@@ -27,17 +28,30 @@ def queue(tmp_path):
 
 
 def test_jobs_of_other_sweeps_do_not_count(tmp_path, queue, squeue):
-    squeue(f"7_0|{tmp_path}/s/.submitit/x.sh", f"7_1|{tmp_path}/s/.submitit/x.sh", f"9|{tmp_path}/s2/x.sh", "3|/a/b.sh")
-    assert queue.jobs() == {"7_0", "7_1"}
+    squeue(
+        f"7_0|RUNNING|None|{tmp_path}/s/.submitit/x.sh",
+        f"7_1|PENDING|ReqNodeNotAvail, UnavailableNodes:a,b|{tmp_path}/s/.submitit/x|y.sh",
+        f"9|PENDING|Priority|{tmp_path}/s2/x.sh",
+        "3|RUNNING|None|/a/b.sh",
+        "slurm says something",
+    )
+    jobs = queue.jobs()
+    assert jobs == {
+        "7_0": QueuedJob("RUNNING", "None"),
+        "7_1": QueuedJob("PENDING", "ReqNodeNotAvail, UnavailableNodes:a,b"),
+    }
+    assert [job.is_waiting for job in jobs.values()] == [False, True]
 
 
 def test_a_slurm_that_does_not_answer_ends_no_job(tmp_path, queue, squeue):
     squeue(code=1)
     assert queue.jobs() is None
-    answers = [None, {"7_0", "7_1"}, None, {"7_1"}, {"7_0", "7_1"}, {"7_1"}, {"7_1"}, None, set(), set()]
+    both, one = dict.fromkeys(["7_0", "7_1"], QueuedJob("RUNNING", "None")), {"7_1": QueuedJob("RUNNING", "None")}
+    answers = [None, both, None, one, both, one, one, None, {}, {}]
     queue.jobs = lambda: answers.pop(0)
-    assert list(queue.ended(["7_0", "7_1"])) == ["7_0", "7_1"]  # missing once is not enough: it may be requeued
-    assert answers == []
+    seen: list = []
+    assert list(queue.ended(["7_0", "7_1"], seen.append)) == ["7_0", "7_1"]  # missing once may mean: being requeued
+    assert answers == [] and seen == [both, one, both, one, one, {}, {}]
 
 
 def test_a_run_remembers_its_job(tmp_path):
