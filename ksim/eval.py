@@ -90,6 +90,7 @@ def main(argv: Sequence[str]) -> None:
     if {"-h", "--help"} & set(argv):
         print(USAGE, end="")
         return
+    jax_setup.share_the_gpu()
     compose.check_old_flags({key: value for key, _, value in (a.partition("=") for a in argv)})
     chosen, overrides = options.parse(Options, argv, prefixes=("task.", "commands."))
     run = run_dir.open(chosen.run, chosen.runs_dir)

@@ -20,6 +20,7 @@ from ksim.policies.describe import describe
 from ksim.policies.policy import Policy
 from ksim.store import files, run_dir
 from ksim.store.run_dir import RunDir
+from ksim.system import jax_setup
 from ksim.system.entry import entry
 from ksim.training.experiment import Experiment, build, random_key
 
@@ -78,6 +79,7 @@ def main(argv: Sequence[str]) -> None:
         return
     chosen, _ = options.parse(Options, argv)
     onnx_graph.check_installed()
+    jax_setup.share_the_gpu()
     run = run_dir.open(chosen.run, chosen.runs_dir)
     with Console(stderr=True).status("exporting ..."):
         logging.basicConfig(format="%(message)s", level=logging.WARNING)  # now, so that lines go above the spinner

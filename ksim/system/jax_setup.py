@@ -1,12 +1,14 @@
-"""JAX as ksim needs it: kept from hanging on CPUs, compiling each program once a machine, quiet."""
+"""JAX as ksim needs it: not hanging on CPUs, deterministic on GPUs, compiling each program once a machine, quiet."""
 
 import contextlib
 import hashlib
 import importlib
 import importlib.metadata
+import importlib.util
 import io
 import logging
 import os
+import pkgutil
 import platform
 from pathlib import Path
 from types import ModuleType
@@ -21,18 +23,94 @@ from ksim.system import cpus
 _SAFE_POOL = 8
 _THREAD_VARIABLES = ("PJRT_NPROC", "NPROC")
 
+# Without one of these, XLA's sums on a GPU differ from run to run, and no resume could equal an undisturbed training.
+_DETERMINISTIC = ("xla_gpu_deterministic_ops", "xla_gpu_exclude_nondeterministic_ops")
+_MEMORY_VARIABLES = (
+    "XLA_PYTHON_CLIENT_PREALLOCATE",
+    "XLA_PYTHON_CLIENT_MEM_FRACTION",
+    "XLA_CLIENT_MEM_FRACTION",
+    "XLA_PYTHON_CLIENT_ALLOCATOR",
+)
+_MEMORY_STATS = ("bytes_limit", "bytes_reserved", "bytes_in_use", "peak_bytes_in_use")
+
 
 def prepare(*engines: str) -> None:
     """Set up JAX for a run; call it before anything touches a device.
 
     Args:
-        engines: those that the process will use: `auto`, `mjx` or `mujoco`, as configured.
+        engines: those that the process will use: `auto`, `mjx`, `mujoco` or a dotted path, as configured.
+
+    Raises:
+        KsimError: `JAX_PLATFORMS` leaves the CPU out, and JAX has started already.
     """
     logging.getLogger("jax").setLevel(logging.WARNING)  # it tells of each accelerator that is not there
     stay_within_the_job()
-    if "mjx" in engines:
+    if set(engines) - {"auto", "mujoco"}:
         avoid_cpu_hang()
+    keep_the_cpu()
+    compute_deterministically()
     use_compile_cache()
+
+
+def backend() -> str:
+    """What `jax.default_backend()` says; this starts it.
+
+    Raises:
+        KsimError: JAX does not start, or not on what `JAX_PLATFORMS` asks for.
+    """
+    asked = os.environ.get("JAX_PLATFORMS", "")
+    try:
+        found = jax.default_backend()
+    except Exception as error:  # whatever a plugin raises
+        reason = " ".join(str(error).split()) or "it finds no such device"
+        raise KsimError(f"JAX does not start with JAX_PLATFORMS={asked!r}: {reason}") from error
+    if found == "cpu" and asked and "cpu" not in asked.split(","):
+        raise KsimError(
+            f"JAX finds no device of JAX_PLATFORMS={asked!r}; unset it to run on whatever there is, here the CPU"
+        )
+    return found
+
+
+def keep_the_cpu() -> None:
+    """Let JAX start its CPU backend beside the platforms of `JAX_PLATFORMS`: C MuJoCo is called through it.
+
+    Raises:
+        KsimError: JAX has started already, without it.
+    """
+    platforms = _platforms()
+    if not platforms or "cpu" in platforms:
+        return
+    if _backend_is_up():
+        raise KsimError(
+            f"JAX runs without its CPU backend, which ksim needs: set JAX_PLATFORMS={','.join(platforms)},cpu"
+        )
+    jax.config.update("jax_platforms", ",".join([*platforms, "cpu"]))
+
+
+def compute_deterministically() -> None:
+    """Have XLA compute the same bits in every run on a GPU, where one may be there and the user has not chosen."""
+    flags = os.environ.get("XLA_FLAGS", "")
+    if _gpu_may_be_there() and not _backend_is_up() and not any(name in flags for name in _DETERMINISTIC):
+        os.environ["XLA_FLAGS"] = f"{flags} --{_DETERMINISTIC[0]}=true".strip()
+
+
+def share_the_gpu() -> None:
+    """Take a GPU's memory only as it is needed, unless the user has chosen: for what runs beside a training.
+
+    Of its own, JAX takes three quarters of every GPU at once. Call it before anything touches a device.
+    """
+    if not any(os.environ.get(name) for name in _MEMORY_VARIABLES):
+        os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"
+
+
+def device_memory() -> dict[str, dict[str, int]]:
+    """By device, what JAX has taken of its memory and what is in use, bytes; empty where it does not count (CPUs)."""
+    found = {str(device): device.memory_stats() for device in jax.local_devices()}
+    return {
+        device: {name: stats[name] for name in _MEMORY_STATS if name in stats}
+        for device, stats in found.items()
+        if stats
+    }
 
 
 def stay_within_the_job() -> None:
@@ -107,6 +185,23 @@ def _backend_is_up() -> bool:
     from jax._src import xla_bridge
 
     return bool(xla_bridge._backends)
+
+
+def _gpu_may_be_there() -> bool:
+    """Whether JAX has a plugin for GPUs and may use it; this starts nothing."""
+    platforms = _platforms()
+    if platforms and not {"cuda", "gpu", "rocm"} & set(platforms):
+        return False
+    namespace = importlib.util.find_spec("jax_plugins")
+    paths = list(namespace.submodule_search_locations or ()) if namespace else []
+    names = [module.name for module in pkgutil.iter_modules(paths)]
+    names += [point.name for point in importlib.metadata.entry_points(group="jax_plugins")]
+    return any(name.startswith(("xla_cuda", "xla_rocm")) for name in names)
+
+
+def _platforms() -> list[str]:
+    """Those that JAX may start, as `JAX_PLATFORMS` says; empty where it may start any."""
+    return list(filter(None, (jax.config.jax_platforms or "").split(",")))  # type: ignore[attr-defined]
 
 
 def _cpu() -> str:

@@ -44,7 +44,7 @@ def build(cfg: Config) -> Experiment:
         ConfigError: a term breaks when it is traced, or the critic's observations are missing.
     """
     jax_setup.prepare(cfg.physics.engine)
-    engine = choose_engine(cfg.physics.engine, jax.default_backend(), cfg.physics.threads)
+    engine = choose_engine(cfg.physics.engine, jax_setup.backend(), cfg.physics.threads)
     cfg = dataclasses.replace(cfg, physics=dataclasses.replace(cfg.physics, engine=engine.engine))
     env = make_env(cfg.task, engine.engine, cfg.physics.threads)
     for group in ("actor", "critic"):

@@ -26,7 +26,7 @@ from ksim.store import checkpoint, files, provenance
 from ksim.store import metrics as metrics_file
 from ksim.store.run_dir import RunDir
 from ksim.store.status import StatusFile
-from ksim.system import trust
+from ksim.system import jax_setup, trust
 from ksim.training.experiment import Experiment, build, random_key
 from ksim.training.progress import Progress
 from ksim.training.stop import StopRequest
@@ -72,6 +72,7 @@ def _train(cfg: Config, run_dir: RunDir, status: StatusFile, resume: bool, stop:
         run_dir.provenance_path,
         {
             "devices": [str(device) for device in jax.devices()],
+            "device_memory": jax_setup.device_memory(),
             "engine": dataclasses.asdict(experiment.engine),
             "threads": getattr(experiment.env.physics, "threads", None),
             "seed": cfg.seed,
@@ -81,6 +82,8 @@ def _train(cfg: Config, run_dir: RunDir, status: StatusFile, resume: bool, stop:
     with loggers.build(cfg.logger, about) as logger:
         with metrics_file.MetricsWriter(run_dir.metrics_path) as writer:
             state = _loop(experiment, run_dir, status, writer, logger, resume, stop)
+        for device, taken in jax_setup.device_memory().items():
+            log.info("memory of %s: %s", device, ", ".join(f"{k} {v / 2**20:,.0f} MiB" for k, v in taken.items()))
         with stop.at_once(status, run_dir):
             return _finish(experiment, run_dir, status, logger, state)
 

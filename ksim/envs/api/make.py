@@ -5,8 +5,6 @@ from collections.abc import Sequence
 from os import PathLike
 from typing import TYPE_CHECKING, Any, Literal, overload
 
-import jax
-
 from ksim.config.compose import compose
 from ksim.config.words import hint, listed
 from ksim.envs.api.manager_based import ManagerBasedRlEnv
@@ -90,7 +88,7 @@ def make(
         if options:
             raise ConfigError(f"{next(iter(options))}: is an option of the stateful faces; choose one with api=")
         jax_setup.prepare(physics.engine)
-        engine = choose_engine(physics.engine, jax.default_backend(), physics.threads).engine
+        engine = choose_engine(physics.engine, jax_setup.backend(), physics.threads).engine
         return make_env(cfg.task, engine, physics.threads)
     group = {"group": options.pop("group", None)} if api == "gymnasium" else {}
     known = {"device": None, "render_mode": None}

@@ -93,6 +93,7 @@ class ManagerBasedRlEnv:
         engine = kwargs.get("engine", "auto")
         limits_of(PhysicsCfg, "engine").check(engine, "engine")
         jax_setup.prepare(engine)
+        jax_setup.backend()
         self.cfg = cfg
         cfg.seed = self.seed(-1 if cfg.seed is None else cfg.seed)
         self._device = _find_device(device)
