@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from ksim.envs.context import Context
+from ksim.envs.managers.timers import draw_steps
 from ksim.envs.math import quat_from_euler, quat_multiply
 from ksim.envs.traits import term
 from ksim.mdp import drawings
@@ -172,8 +173,7 @@ class external_force(eqx.Module):  # noqa: N801  (a term's name, as a task write
         wrench = jnp.concatenate(
             [uniform(force_key, self.force_range, shape), uniform(torque_key, self.torque_range, shape)], axis=1
         )
-        steps = jnp.round(uniform(time_key, self.duration_range_s, ()) / ctx.step_dt).astype(jnp.int32)
-        steps = jnp.maximum(steps, 1)
+        steps = draw_steps(time_key, self.duration_range_s, ctx.step_dt)
         if self.impulse:
             wrench = wrench / (steps * ctx.step_dt)
         steps_left = jnp.where(fires, steps, push.steps_left)

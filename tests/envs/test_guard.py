@@ -1,5 +1,6 @@
 """What is not finite: states, which the NaN guard catches, rewards and metrics."""
 
+import functools
 from dataclasses import replace
 
 import jax
@@ -59,8 +60,20 @@ def task(poison=poison, **sim):
 
 
 @pytest.fixture(scope="module")
-def player():
-    return Player(task())
+def players():
+    """One env by engine; it shows the last action, too."""
+
+    @functools.cache
+    def of(engine):
+        terms = {name: {"_target_": f"{MDP}.observations.{name}"} for name in ("joint_pos", "last_action")}
+        return Player(replace(task(), observations={"actor": {"terms": terms}, "critic": {"terms": terms}}), engine)
+
+    return of
+
+
+@pytest.fixture(scope="module")
+def player(players):
+    return players("mujoco")
 
 
 def placed(state, qpos, qvel=None):
@@ -134,6 +147,34 @@ def test_the_first_diverged_envs_of_a_run_are_kept(player, start):
 
     full, out = player.step(placed(later, [[1.2, 0], [1.3, 0], [0.1, 0], [0.1, 0]]), action)
     assert out.log["nan_guard"] == 2 and same(full.shared.diverged, later.shared.diverged)
+
+
+@pytest.mark.parametrize("engine", ["mujoco", pytest.param("mjx", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_an_action_that_is_not_finite_breaks_its_own_env(players, engine, value):
+    """C MuJoCo takes such a control for 0 and says nothing."""
+    player = players(engine)
+    start, _ = player.reset(E)
+    good_state, good = player.step(placed(start, GOOD), np.full((E, 1), 0.3))
+    action = np.float32([[0.3], [0.3], [value], [0.3]])
+    state, out = player.step(placed(start, GOOD), action)
+
+    assert out.terminated.tolist() == [False, False, True, False] and not out.truncated.any()
+    assert out.log["nan_guard"] == 1 and out.ends["nan"].tolist() == [False, False, True, False]
+    assert out.reward[2] == 0 and state.envs.episode_step[2] == 0
+    others = [0, 1, 3]
+    for got, expected in ((state.envs, good_state.envs), (out.obs, good.obs), (out.reward, good.reward)):
+        assert same(got, expected, others)
+    assert finite((state.envs.physics, state.envs.action, out.obs, out.terminal_obs, out.reward, out.log, out.episode))
+    kept = state.shared.diverged
+    assert kept.count == 1
+    np.testing.assert_array_equal(kept.given["qpos"][0], np.float32(GOOD[2]))
+    np.testing.assert_array_equal(
+        kept.given["ctrl"][0], np.float32([[0.0], [np.clip(10 * value, -10, 10)]])
+    )  # a substep late
+    # Nothing of it is left in the delay line.
+    later, out = player.step(state, np.full((E, 1), 0.3))
+    assert out.log["nan_guard"] == 0 and not out.terminated.any() and finite((later.envs.physics, out.obs))
 
 
 def test_an_event_that_breaks_the_model_breaks_one_episode(start):
@@ -215,8 +256,8 @@ def test_activations_are_guarded(activated, act, ctrl, is_bad):
 
 def test_without_the_guard_a_broken_state_is_there_to_be_judged(start):
     state, out = Player(task(nan_guard=False)).step(placed(start, [[0.6, 0.0], *GOOD[1:]]), np.zeros((E, 1)))
-    assert np.isnan(out.terminal_obs["actor"][0]).any()
     assert out.terminated.tolist() == [True, False, False, False] and out.log["nan_guard"] == 0
+    assert out.log["not_finite/task.metrics.speed"] == 1  # it has seen the NaN
     assert finite(state.envs.physics.qpos[1:])
 
 
