@@ -1,5 +1,6 @@
 """The mirror map of a robot's joints, from its table, and whether the robot is what the map says."""
 
+import re
 from collections.abc import Mapping, Sequence
 
 import mujoco
@@ -18,7 +19,8 @@ def mirror_map(mirror: Mapping[str, tuple[str, int]], joint_names: Sequence[str]
     """The map of the actuated joints; a pair need be given in one direction only.
 
     Args:
-        mirror: joint -> the joint whose angle it takes, and the sign.
+        mirror: regex of joints -> the joint whose angle each takes, where `\\1` is the regex's first group, and the
+            sign.
         joint_names: the actuated joints, in the order of the controls.
         where: the file, for messages.
 
@@ -26,14 +28,14 @@ def mirror_map(mirror: Mapping[str, tuple[str, int]], joint_names: Sequence[str]
         ConfigError: a name that is no actuated joint, a joint with two partners, or one with none.
     """
     partners: dict[str, tuple[str, int]] = {}
-    for name, (other, sign) in mirror.items():
-        # The way back has the same sign, so that mirroring twice gives the pose itself.
-        for a, b in ((name, other), (other, name)):
-            if a not in joint_names:
-                raise ConfigError(f"{where}: mirror.{name}: no actuated joint '{a}'{hint(a, joint_names)}")
-            if partners.get(a, (b, sign)) != (b, sign):
-                raise ConfigError(f"{where}: mirror.{name}: joint '{a}' has two mirrored joints")
-            partners[a] = (b, sign)
+    for pattern, (partner, sign) in mirror.items():
+        place = f"{where}: mirror.{pattern}"
+        for name, other in _pairs(pattern, partner, joint_names, place):
+            # The way back has the same sign, so that mirroring twice gives the pose itself.
+            for a, b in ((name, other), (other, name)):
+                if partners.get(a, (b, sign)) != (b, sign):
+                    raise ConfigError(f"{place}: joint '{a}' has two mirrored joints")
+                partners[a] = (b, sign)
     if missing := [name for name in joint_names if name not in partners]:
         raise ConfigError(f"{where}: mirror: no mirrored joint for {', '.join(missing)}")
     pairs = [partners[name] for name in joint_names]
@@ -41,6 +43,21 @@ def mirror_map(mirror: Mapping[str, tuple[str, int]], joint_names: Sequence[str]
         joint_index_u=np.array([list(joint_names).index(other) for other, _ in pairs]),
         joint_sign_u=np.array([float(sign) for _, sign in pairs]),
     )
+
+
+def _pairs(pattern: str, partner: str, joint_names: Sequence[str], place: str) -> list[tuple[str, str]]:
+    """The joints that a regex means, and what their partners are called."""
+    try:
+        found = [match for name in joint_names if (match := re.fullmatch(pattern, name))]
+        pairs = [(match[0], match.expand(partner)) for match in found]
+    except re.error as error:
+        raise ConfigError(f"{place}: {partner!r} is no partner of this regular expression: {error}") from None
+    if not pairs:
+        raise ConfigError(f"{place}: no actuated joint '{pattern}'{hint(pattern, joint_names)}")
+    for _, other in pairs:
+        if other not in joint_names:
+            raise ConfigError(f"{place}: no actuated joint '{other}'{hint(other, joint_names)}")
+    return pairs
 
 
 def check(

@@ -40,13 +40,13 @@ class Home:
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """A robot.yaml. Keys of `joints` and `home.joint_pos` are regexes of whole names; no joint is in two rows."""
+    """A robot.yaml; keys of `joints`, `home.joint_pos` and `mirror` are regexes, and no joint is in two rows of one."""
 
     mjcf: str  # path relative to the robot.yaml, or package://<package>/<path in it>
     parts: dict[str, Part]  # by name; `base` is one body, `imu` one site
     joints: dict[str, JointRow]  # the order of the controls: that of the rows, and within a row that of the MJCF
     home: Home = Home()
-    mirror: dict[str, tuple[str, int]] | None = None  # joint -> the joint whose angle it takes, and the sign
+    mirror: dict[str, tuple[str, int]] | None = None  # joints -> the joint whose angle each takes, and the sign
 
     def __post_init__(self) -> None:
         for name, part in self.parts.items():

@@ -282,6 +282,16 @@ def test_many_git_lfs_pointers_are_one_message(tmp_path: Path) -> None:
         ("home:", "mirror: {elbow: [elbow, -1]}\nhome:", "mirror: no mirrored joint for shoulder"),
         ("home:", "mirror: {elbow: [sholder, -1]}\nhome:", "no actuated joint 'sholder' (did you mean 'shoulder'?)"),
         ("home:", "mirror: {elbow: [shoulder, 2]}\nhome:", "'mirror.elbow' must be [joint, sign] with sign 1 or -1"),
+        (
+            "home:",
+            "mirror: {elbo: [shoulder, 1]}\nhome:",
+            "mirror.elbo: no actuated joint 'elbo' (did you mean",
+        ),
+        (
+            "home:",
+            "mirror: {'(.*)': ['\\2', 1]}\nhome:",
+            "mirror.(.*): '\\\\2' is no partner of this regular exp",
+        ),
         ("home:", "mirror: {elbow: shoulder}\nhome:", "mirror.elbow: must be a list of 2 values, not 'shoulder'"),
         (
             "home:",
