@@ -51,8 +51,9 @@ class SimCfg:
 class ViewerCfg:
     """The camera of videos and of the viewer, in the frame that follows the robot's base horizontally."""
 
-    position: list[float] = setting([2.2, -2.2, 1.2], length=3)  # where the camera is, in metres
-    target: list[float] = setting([0.0, 0.0, 0.6], length=3)  # the point it looks at, in metres
+    # Where the camera is, in metres; None: where the robot in its home pose fills most of the picture.
+    position: list[float] | None = setting(None, length=3)
+    target: list[float] | None = setting(None, length=3)  # the point it looks at, in metres; None: the robot's middle
     width: int = setting(640, above=0)  # in pixels
     height: int = setting(480, above=0)  # in pixels
 

@@ -16,7 +16,7 @@ class Arrow:
 
     start: Vec3
     end: Vec3
-    radius: float = 0.012
+    radius: float = 0.016
     rgba: Rgba = (0.9, 0.1, 0.1, 1.0)
 
 

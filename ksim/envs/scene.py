@@ -222,9 +222,9 @@ def _add_lights(spec: mujoco.MjSpec) -> None:
         type=mujoco.mjtLightType.mjLIGHT_DIRECTIONAL,
         pos=[0, 0, 4],
         dir=[0.3, 0.5, -1],
-        diffuse=[0.7, 0.7, 0.7],
+        diffuse=[0.55, 0.55, 0.55],
     )
-    spec.visual.headlight.ambient = [0.35, 0.35, 0.35]
+    spec.visual.headlight.ambient = [0.45, 0.45, 0.45]
     spec.visual.headlight.diffuse = [0.4, 0.4, 0.4]
     spec.add_texture(
         name="scene/sky",

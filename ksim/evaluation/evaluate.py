@@ -154,7 +154,8 @@ def film(experiment: Experiment, episodes: Episodes, path: Path) -> Path | None:
     length = min(_first_length(episodes), int(experiment.cfg.eval.video_length_s / env.step_dt))
     qpos_Tq = np.asarray(episodes.qpos_Tq)[: max(length, 1)]
     path.parent.mkdir(parents=True, exist_ok=True)
-    return try_render_video(visual_model(env), qpos_Tq, path, fps=1.0 / env.step_dt, camera=camera(env))
+    model = visual_model(env)
+    return try_render_video(model, qpos_Tq, path, fps=1.0 / env.step_dt, camera=camera(env, model))
 
 
 def plot_first(experiment: Experiment, episodes: Episodes, folder: Path) -> list[Path]:

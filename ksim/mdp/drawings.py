@@ -12,6 +12,7 @@ from ksim.envs.terms import Term
 
 _ABOVE_BASE = 0.4  # m
 _METRES_PER_SPEED = 0.5  # length of an arrow, m per m/s
+_METRES_PER_PUSH = 1.0  # likewise: a push is smaller than a command, and part of it is inside the robot
 _METRES_PER_NEWTON = 0.005
 _PUSH_SHOWN_S = 0.5  # a velocity changes in an instant
 _WANTED: Rgba = (0.2, 0.6, 0.2, 1.0)
@@ -29,19 +30,19 @@ def velocity_command(ctx: Context, term: Term) -> Iterator[Arrow]:
 
 
 def push(ctx: Context, term: Term) -> Iterator[Arrow]:
-    """The last push as a red arrow that ends at the base, for a while; as long as the speed that it gave."""
+    """The last push as a red arrow from the base, for a while; a metre for each m/s that it gave."""
     last = ctx.memory[term.path]
     if float(last.steps_since) * ctx.step_dt < _PUSH_SHOWN_S:
-        along = np.append(np.asarray(last.change), 0.0) * _METRES_PER_SPEED
-        yield from _arrow(np.asarray(ctx.base_pos) - along, along)
+        along = np.append(np.asarray(last.change), 0.0) * _METRES_PER_PUSH
+        yield from _arrow(np.asarray(ctx.base_pos), along)
 
 
 def external_force(ctx: Context, term: Term) -> Iterator[Arrow]:
-    """The force on each pushed body, while it lasts, as a red arrow that ends at the body's centre of mass."""
+    """The force on each pushed body, while it lasts, as a red arrow from the body's centre of mass."""
     bodies = ctx.scene.find("body", bound(term, ctx).bodies)
     # Forces of the step that led here: MuJoCo's are still those while the state is looked at.
     for body, force in zip(bodies, np.asarray(ctx.model_field("xfrc_applied"))[bodies, :3], strict=True):
-        yield from _arrow(np.asarray(ctx.xipos[body]) - force * _METRES_PER_NEWTON, force * _METRES_PER_NEWTON)
+        yield from _arrow(np.asarray(ctx.xipos[body]), force * _METRES_PER_NEWTON)
 
 
 def _arrow(start: np.ndarray, along: np.ndarray, rgba: Rgba = Arrow.rgba) -> Iterator[Arrow]:

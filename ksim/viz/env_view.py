@@ -1,6 +1,9 @@
 """How an env is looked at: its model with everything visible, and its camera."""
 
+from dataclasses import replace
+
 import mujoco
+import numpy as np
 
 from ksim.envs.env import Env
 from ksim.envs.scene import build_scene
@@ -12,8 +15,18 @@ def visual_model(env: Env) -> mujoco.MjModel:
     return build_scene(env.cfg, visual=True).model
 
 
-def camera(env: Env) -> Camera:
-    """The task's camera; it follows the base of a robot that can move away."""
+def camera(env: Env, model: mujoco.MjModel) -> Camera:
+    """The task's camera, or where it names none, one that frames the robot; it follows a robot that can move away.
+
+    Args:
+        env: the env.
+        model: its visual model.
+    """
     viewer, robot = env.cfg.viewer, env.scene.robot
     track = robot.base_body if robot.is_floating_base else None
-    return Camera.between(viewer.position, viewer.target, track=track, width=viewer.width, height=viewer.height)
+    qpos = np.concatenate([robot.home_qpos, model.qpos0[len(robot.home_qpos) :]])
+    framing = Camera.framing(model, qpos, track=track, width=viewer.width, height=viewer.height)
+    x, y, z = framing.lookat if viewer.target is None else viewer.target
+    if viewer.position is None:
+        return replace(framing, lookat=(x, y, z))
+    return Camera.between(viewer.position, (x, y, z), track=track, width=viewer.width, height=viewer.height)

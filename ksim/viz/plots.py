@@ -201,8 +201,12 @@ def _grid(
     columns = min(4 if len(draw) > 9 else 3 if len(draw) > 4 else 2, len(draw))
     rows = math.ceil(len(draw) / columns)
     size = (9.0, 4.5) if len(draw) == 1 else (3.6 * columns + 0.4, 2.3 * rows + 0.5)
-    figure = Figure(figsize=size, dpi=_DPI, layout="constrained")
+    figure = Figure(figsize=size, dpi=_DPI, layout="constrained" if len(draw) == 1 else None)
     canvas = FigureCanvasAgg(figure)
+    if len(draw) > 1:  # margins in inches that are wide enough: to compute them takes longer than to draw
+        width, height = size
+        figure.subplots_adjust(left=0.75 / width, right=1 - 0.15 / width, bottom=0.5 / height, top=1 - 0.65 / height)
+        figure.subplots_adjust(wspace=0.8 / (width / columns - 0.7), hspace=0.75 / (height / rows - 0.7))
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
     for ax, function in zip(axes, draw, strict=False):
         function(ax)

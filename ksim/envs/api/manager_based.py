@@ -236,7 +236,8 @@ class ManagerBasedRlEnv:
             return None
         state = self._running_state()
         if self._renderer is None:
-            self._renderer = LiveRenderer(visual_model(self._env), camera(self._env))
+            model = visual_model(self._env)
+            self._renderer = LiveRenderer(model, camera(self._env, model))
         visualizer = DebugVisualizer()
         visualizer.next_frame()
         self.update_visualizers(visualizer)

@@ -324,7 +324,7 @@ def test_terms_draw_arrows_and_the_picture_shows_them(renderer):
 
 
 def test_a_push_is_drawn_for_half_a_second():
-    """As what it changed: what the velocity of the base was before and is after, half a metre for a metre a second."""
+    """As what it changed: what the velocity of the base was before and is after, a metre for a metre a second."""
     push = {"_target_": f"{MDP}.events.push", "mode": "interval", "interval_range_s": [0.6, 0.6], "speed": 0.6}
     env = make(kbot_task(events={"push": push}, seed=0))
     env.reset()
@@ -341,9 +341,9 @@ def test_a_push_is_drawn_for_half_a_second():
     assert [len(markers) for markers in drawn] == [0] * 29 + [1] * 25 + [0] * 5 + [1]
     (arrow,) = drawn[29]
     along = np.subtract(arrow.end, arrow.start)
-    np.testing.assert_allclose(arrow.end, base, atol=1e-6)
-    assert np.linalg.norm(along) == pytest.approx(0.3, abs=1e-5) and along[2] == 0
-    assert change @ along[:2] / np.linalg.norm(change) / 0.3 > 0.95  # the floor has taken a part of it by then
+    np.testing.assert_allclose(arrow.start, base, atol=1e-6)
+    assert np.linalg.norm(along) == pytest.approx(0.6, abs=1e-5) and along[2] == 0
+    assert change @ along[:2] / np.linalg.norm(change) / 0.6 > 0.95  # the floor has taken a part of it by then
     env.close()
 
 
