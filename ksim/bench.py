@@ -37,6 +37,7 @@ from ksim.rl.ppo import Dataset, collect, flatten, update
 from ksim.store import files
 from ksim.system import cpus, jax_setup
 from ksim.system.entry import entry
+from ksim.training.checks import checked
 from ksim.training.experiment import Experiment, build, random_key
 from ksim.training.loop import jit_chunk
 
@@ -87,7 +88,7 @@ def main(argv: Sequence[str]) -> None:
     if options.repeats < 1 or options.warmup < 1:
         raise ConfigError("--repeats and --warmup must be above 0")
     jax_setup.share_the_gpu()
-    cfg = compose(options.overrides)
+    cfg = checked(compose(options.overrides))
     if options.json is not None and not options.json.absolute().parent.is_dir():
         raise KsimError(f"--json: there is no folder {options.json.absolute().parent}")
     jax.config.update("jax_enable_compilation_cache", False)  # else its compile seconds would be those of a disk

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ksim.config import compose, options
+from ksim.config.overrides import check_old_flags
 from ksim.config.schema import Config
 from ksim.config.words import hint, listed
 from ksim.errors import ConfigError
@@ -19,6 +20,7 @@ from ksim.policies.load import load_policy
 from ksim.store import files, run_dir
 from ksim.system import jax_setup
 from ksim.system.entry import entry
+from ksim.training.checks import checked, load_checked
 from ksim.training.experiment import build
 
 USAGE = """\
@@ -91,12 +93,12 @@ def main(argv: Sequence[str]) -> None:
         print(USAGE, end="")
         return
     jax_setup.share_the_gpu()
-    compose.check_old_flags({key: value for key, _, value in (a.partition("=") for a in argv)})
+    check_old_flags({key: value for key, _, value in (a.partition("=") for a in argv)})
     chosen, overrides = options.parse(Options, argv, prefixes=("task.", "commands."))
     run = run_dir.open(chosen.run, chosen.runs_dir)
     with Console(stderr=True).status("building ...") as status:
         logging.basicConfig(format="%(message)s", level=logging.WARNING)  # now, so that lines go above the spinner
-        trained = compose.load_frozen(run.config_path)
+        trained = load_checked(run.config_path)
         overrides = [held_command(o, trained) if o.startswith("commands.") else o for o in overrides]
         cfg = changed(trained, overrides, chosen.physics)
         jax_setup.prepare(*{cfg.physics.engine, trained.physics.engine})
@@ -116,8 +118,7 @@ def main(argv: Sequence[str]) -> None:
         asked = {name: getattr(chosen, name) for name in DEFAULTS}
         rows = perturbations(cfg, asked, chosen.robustness, experiment.env.events.written)
         perturbed = [
-            dataclasses.asdict(row)
-            | {"summary": numbers(compose.with_overrides(cfg, row.overrides), f"with {row.name}={row.value}")}
+            dataclasses.asdict(row) | {"summary": numbers(changed(cfg, row.overrides), f"with {row.name}={row.value}")}
             for row in rows
         ]
         status.update(f"playing {chosen.episodes} episodes ...")
@@ -158,7 +159,7 @@ def changed(cfg: Config, overrides: Sequence[str], engine: str | None = None) ->
     """
     if engine is not None:
         overrides = [*overrides, f"physics.engine={engine}"]
-    return compose.with_overrides(cfg, overrides)
+    return checked(compose.with_overrides(cfg, overrides))
 
 
 def held_command(option: str, cfg: Config) -> str:

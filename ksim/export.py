@@ -22,6 +22,7 @@ from ksim.store import files, run_dir
 from ksim.store.run_dir import RunDir
 from ksim.system import jax_setup
 from ksim.system.entry import entry
+from ksim.training.checks import load_checked
 from ksim.training.experiment import Experiment, build, random_key
 
 log = logging.getLogger(__name__)
@@ -111,7 +112,7 @@ def export(run: RunDir, policy: Policy, path: Path) -> Exported:
             be written.
     """
     model = onnx_graph.make(policy, metadata(run, policy))
-    experiment = build(compose.with_overrides(compose.load_frozen(run.config_path), ["physics.engine=mujoco"]))
+    experiment = build(compose.with_overrides(load_checked(run.config_path), ["physics.engine=mujoco"]))
     _compare(policy, experiment)
     obs_Dn = record(experiment, policy, _NUM_ENVS, _NUM_STEPS)
     max_error = float(np.max(np.abs(onnx_graph.run(model, obs_Dn) - policy(obs_Dn))))

@@ -1,4 +1,7 @@
-"""From YAML and overrides to a checked, resolved `Config`; every mistake becomes one `ConfigError`."""
+"""From YAML and overrides to a typed, resolved `Config`; every mistake becomes one `ConfigError`.
+
+What is known only from a robot or a term is checked above: see `ksim.training.checks.checked`.
+"""
 
 from __future__ import annotations
 
@@ -7,51 +10,66 @@ import os
 import re
 import secrets
 import typing
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import hydra
-import yaml
-from hydra._internal.config_loader_impl import ConfigLoaderImpl
-from hydra._internal.hydra import Hydra
-from hydra._internal.utils import create_config_search_path
 from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
-from hydra.errors import HydraException, MissingConfigException
 from hydra.types import RunMode
 from omegaconf import MISSING, DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException, ValidationError
+from omegaconf.errors import OmegaConfBaseException
 
-from ksim.config.schema import Config, SceneCfg
-from ksim.config.values import describe
-from ksim.config.words import choices, hint, listed, one_line, shown
-from ksim.errors import ConfigError, KsimError
-from ksim.store import checkpoint, run_dir
+from ksim.config import algorithm, hydra_internals, trees
+from ksim.config.explain import check_given, explain, explain_node, unknown_key
+from ksim.config.overrides import parse_overrides
+from ksim.config.schema import Config, ManagerBasedRlEnvCfg, SceneCfg
+from ksim.config.values import build, settings_of
+from ksim.config.words import first_line
+from ksim.errors import ConfigError
 from ksim.system import trust
-from ksim.training.checks import check
 
 CONFIG_NAME = "config"
 VERSION_BASE = "1.3"
 
-# Flags of K-Scale's earlier ksim, and what does their work here.
-_OLD_FLAGS: dict[str, dict[str | None, str]] = {
-    "action": {
-        "train": "training is what `python -m ksim.run task=<task>` does; leave it out",
-        "env": "`python -m ksim.eval run=<run directory>` films a trained policy",
-        None: "there is a command for each action: `python -m ksim.run`, `ksim.eval`, `ksim.bench`",
-    },
-    "pretrained": {
-        None: "`python -m ksim.run init_from=<run directory>` starts from a trained policy, "
-        "`python -m ksim.eval run=<run directory>` plays it"
-    },
-    "checkpoint_num": {None: "`python -m ksim.eval run=<run directory> checkpoint=<step>|best|latest` plays one"},
-}
+
+@dataclass(kw_only=True)
+class _TaskYaml(ManagerBasedRlEnvCfg):
+    """A task's YAML file."""
+
+    algo: dict[str, Any] = field(default_factory=dict)  # choice of algo -> settings that this task changes in it
+
+
+@dataclass(kw_only=True)
+class _Composition(Config):
+    """What the YAML files are merged into."""
+
+    task: _TaskYaml = MISSING
+    algo: dict[str, Any] = field(default_factory=dict)
+
+
+def _schema() -> DictConfig:
+    """The schema as a node: every key is checked where it is merged, but for an algorithm's, which has its own."""
+    node: DictConfig = OmegaConf.structured(_Composition)
+    node.task = OmegaConf.structured(_TaskYaml)
+    for open_node in (node.algo, node.task.algo):
+        OmegaConf.set_struct(open_node, False)
+    return node
+
+
+def _folder_name(overrides: str) -> str:
+    """A name for a sweep job's folder."""
+    return re.sub(r"[^\w.,=+-]+", "-", str(overrides)).strip("-")[:120] or "default"
+
+
+ConfigStore.instance().store(name="schema", node=_schema())
+# Cached, because a launched job must find the launcher's folder.
+OmegaConf.register_new_resolver("ksim_folder", _folder_name, use_cache=True, replace=True)
 
 
 def conf_dir() -> Path:
@@ -63,18 +81,8 @@ def conf_dir() -> Path:
     raise ConfigError(f"{package}: ksim's conf/ folder is neither in the package nor beside it; reinstall ksim")
 
 
-def _folder_name(overrides: str) -> str:
-    """A name for a sweep job's folder."""
-    return re.sub(r"[^\w.,=+-]+", "-", str(overrides)).strip("-")[:120] or "default"
-
-
-ConfigStore.instance().store(name="schema", node=Config)
-# Cached, because a launched job must find the launcher's folder.
-OmegaConf.register_new_resolver("ksim_folder", _folder_name, use_cache=True, replace=True)
-
-
 def compose(overrides: Sequence[str] = (), config_dir: str | os.PathLike[str] | None = None) -> Config:
-    """The checked config of one run, as `python -m ksim.run <overrides>` would train it.
+    """The config of one run, as `python -m ksim.run <overrides>` would train it.
 
     Args:
         overrides: as on the command line, such as "algo.num_envs=512".
@@ -107,7 +115,9 @@ def composer(
         config_name: Hydra's --config-name.
     """
     hydra.version.setbase(VERSION_BASE)
-    search_path = create_config_search_path(str(Path(config_path).absolute() if config_path else conf_dir()))
+    search_path = hydra_internals.create_config_search_path(
+        str(Path(config_path).absolute() if config_path else conf_dir())
+    )
     if config_dir is not None:
         if not Path(config_dir).is_dir():
             raise ConfigError(f"--config-dir: there is no folder {Path(config_dir).absolute()}")
@@ -115,19 +125,25 @@ def composer(
         search_path.prepend("command-line", f"file://{Path(config_dir).absolute()}", anchor)
     state = HydraConfig.instance().cfg
     GlobalHydra.instance().clear()
-    app = Hydra.create_main_hydra2(task_name="ksim", config_search_path=search_path)
+    app = hydra_internals.Hydra.create_main_hydra2(task_name="ksim", config_search_path=search_path)
+
+    def composed(overrides: Sequence[str], mode: RunMode) -> DictConfig:
+        return app.compose_config(
+            config_name=config_name, overrides=list(overrides), run_mode=mode, with_log_configuration=False
+        )
+
+    def find_algorithm() -> type | None:
+        try:
+            return algorithm.class_of(composed([], RunMode.RUN).algo)
+        except Exception:  # it is only for a better message
+            return None
 
     def load(overrides: Sequence[str], is_sweep: bool = False) -> DictConfig:
         try:
-            cfg = app.compose_config(
-                config_name=config_name,
-                overrides=list(overrides),
-                run_mode=RunMode.MULTIRUN if is_sweep else RunMode.RUN,
-                with_log_configuration=False,
-            )
+            cfg = composed(overrides, RunMode.MULTIRUN if is_sweep else RunMode.RUN)
             HydraConfig.instance().set_config(cfg)
         except Exception as error:
-            raise ConfigError(_explain(error, app, overrides)) from error
+            raise ConfigError(explain(error, overrides, app.config_loader, find_algorithm)) from error
         _refuse_driven(OmegaConf.select(cfg, "task.curriculum"), overrides)
         return cfg
 
@@ -139,58 +155,92 @@ def composer(
 
 
 def to_config(cfg: DictConfig) -> Config:
-    """Hydra's composition as a `Config` with every interpolation resolved, checked, and a seed drawn if it is null.
+    """The composition that Hydra has just made, typed: every interpolation resolved, and a seed drawn if it is null.
+
+    What the task changes in the algorithm is merged into it, under what the command line says.
 
     Raises:
-        ConfigError: for an unknown key, a missing value, a wrong type or an impossible combination.
+        ConfigError: for an unknown key, a missing value, a wrong type or a value out of its limits.
     """
-    ours = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
-    _check_given(missing for missing, value in _leaves(OmegaConf.to_container(ours)) if value == MISSING)
+    state = HydraConfig.get()
+    overrides = parse_overrides([str(override) for override in state.overrides.task])
+    ours = _mapping(OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"]))
+    _refuse_said_twice(ours)
     try:
-        plain = OmegaConf.to_container(ours, resolve=True)
+        places = algorithm.merge_task(ours, str(state.runtime.choices.get("algo")), overrides)
+        cls = algorithm.class_of(ours["algo"])
+        check_given((path for path, value in trees.leaves(ours) if value == MISSING), cls)
+        ours["algo"] = algorithm.with_defaults(ours["algo"])
+        plain = _resolved(ours)
+        if plain.get("seed") is None:
+            plain["seed"] = secrets.randbelow(2**31)
+        return _typed(plain, places)
+    except ConfigError as error:
+        raise _with_its_file(error) from error
+
+
+def _resolved(ours: dict[str, Any]) -> dict[str, Any]:
+    try:
+        return _mapping(OmegaConf.create(ours), resolve=True)
     except OmegaConfBaseException as error:
-        raise ConfigError(f"{error.full_key}: {_first_line(error)}") from error
-    assert isinstance(plain, dict)
-    if plain.get("seed") is None:
-        plain["seed"] = secrets.randbelow(2**31)
-        if isinstance(plain.get("task"), dict) and plain["task"].get("seed") is None:
-            plain["task"]["seed"] = plain["seed"]
-    config = _typed(plain)
-    if config.init_from is not None:
-        config = dataclasses.replace(config, init_from=_init_from(config))
-    return config
+        raise ConfigError(f"{error.full_key}: {first_line(error)}") from error
 
 
-def _init_from(config: Config) -> str:
-    """The run directory that `init_from` names, now: `latest` may be another one later."""
-    assert config.init_from is not None
-    try:
-        run = run_dir.open(config.init_from, config.runs_dir)
-        checkpoint.find(run.checkpoints, config.init_checkpoint, lambda message: None)
-    except KsimError as error:
-        raise ConfigError(f"init_from: {error}") from error
-    return str(run.path)
+def _mapping(node: Any, resolve: bool = False) -> dict[str, Any]:
+    """An OmegaConf mapping as plain ones."""
+    if not isinstance(node, DictConfig):
+        raise ConfigError("it holds no mapping")
+    return typing.cast(dict[str, Any], OmegaConf.to_container(node, resolve=resolve))
+
+
+def _with_its_file(error: ConfigError) -> ConfigError:
+    """The error with the YAML file that holds what it names, unless the command line does."""
+    path = re.split(r"[:\[ ]", str(error), maxsplit=1)[0]
+    state: Any = HydraConfig.instance().cfg
+    given = [o.key_or_group for o in parse_overrides([str(o) for o in state.hydra.overrides.task])]
+    if any(f"{path}.".startswith(f"{key}.") or key.startswith(f"{path}.") for key in given):
+        return error
+    for name, content in reversed(hydra_internals.layers(state)):
+        if trees.get(_mapping(content), path, state) is not state and name != CONFIG_NAME:
+            return ConfigError(f"{error} (in {name}.yaml)")
+    return error
 
 
 def with_overrides(cfg: Config, overrides: Sequence[str]) -> Config:
-    """A config that was composed before, with overrides of the same grammar; checked again.
+    """A config that was composed before, with overrides of the same grammar.
 
     Raises:
         ConfigError: as `compose`.
     """
-    node = OmegaConf.structured(cfg)
+    node = typing.cast(DictConfig, OmegaConf.merge(OmegaConf.structured(Config), plain(cfg)))
     OmegaConf.set_struct(node, True)
+    OmegaConf.set_struct(node.algo, False)
     for parsed in parse_overrides(overrides):
         if parsed.is_sweep_override():
             raise ConfigError(f"{parsed.input_line} is a sweep; give one value")
         try:
-            ConfigLoaderImpl._apply_overrides_to_config([parsed], node)
+            hydra_internals.apply_override(parsed, node)
         except Exception as error:
-            raise ConfigError(_explain(error, None, overrides)) from error
-    plain = OmegaConf.to_container(node, resolve=True)
-    assert isinstance(plain, dict)
-    _refuse_driven(plain["task"]["curriculum"], overrides)
-    return _typed(plain)
+            raise ConfigError(explain(error, overrides, find_algorithm=lambda: type(cfg.algo))) from error
+    changed = _mapping(node, resolve=True)
+    _refuse_driven(changed["task"]["curriculum"], overrides)
+    _refuse_said_twice(changed)
+    return _typed(changed)
+
+
+def _refuse_said_twice(ours: Mapping[str, Any]) -> None:
+    """Take the places away that are filled when the config is typed; nothing may be there."""
+    task = ours.get("task")
+    if not isinstance(task, dict):
+        return
+    if (seed := task.pop("seed", None)) is not None:
+        raise ConfigError(f"task.seed: is said once, as the run's; write seed={seed}")
+    scene = task.get("scene")
+    if isinstance(scene, dict) and (num_envs := scene.pop("num_envs", MISSING)) != MISSING:
+        raise ConfigError(
+            f"task.scene.num_envs: is said once, as the algorithm's; write algo.num_envs={num_envs}, and in a task's"
+            f" YAML algo: {{ppo: {{num_envs: {num_envs}}}}}"
+        )
 
 
 def _refuse_driven(curriculum: Mapping[str, Any] | None, overrides: Sequence[str]) -> None:
@@ -204,26 +254,16 @@ def _refuse_driven(curriculum: Mapping[str, Any] | None, overrides: Sequence[str
             raise ConfigError(f"{key}: {path} sets it, so a value here would do nothing; with {path}=null it counts")
 
 
-def parse_overrides(overrides: Sequence[str]) -> list[Override]:
-    """Overrides in Hydra's grammar, one by one.
-
-    Raises:
-        ConfigError: naming the one that is none.
-    """
-    parser = OverridesParser.create()
-    parsed = []
-    for override in overrides:
-        try:
-            parsed += parser.parse_overrides([override])
-        except HydraException as error:
-            reason = str(error).strip().split("\nSee https://")[0].split("\n")[-1]
-            raise ConfigError(f"{override}: is not an override of the form key=value: {reason}") from error
-    return parsed
+def plain(cfg: Config) -> dict[str, Any]:
+    """The config as nested mappings and lists, everything said once: what a run's `config.yaml` holds."""
+    mapping = dataclasses.asdict(dataclasses.replace(cfg, algo=None)) | {"algo": algorithm.plain(cfg.algo)}
+    del mapping["task"]["seed"], mapping["task"]["scene"]["num_envs"]
+    return mapping
 
 
 def freeze(cfg: Config) -> str:
     """The config as YAML; `load_frozen` makes the same `Config` of it."""
-    return OmegaConf.to_yaml(OmegaConf.structured(cfg))
+    return OmegaConf.to_yaml(OmegaConf.create(plain(cfg)))
 
 
 def load_frozen(path: str | os.PathLike[str]) -> Config:
@@ -235,28 +275,37 @@ def load_frozen(path: str | os.PathLike[str]) -> Config:
     """
     text = trust.read(Path(path))
     try:
-        plain = OmegaConf.to_container(OmegaConf.create(text), resolve=True)
-        if not isinstance(plain, dict):
-            raise ConfigError("it holds no mapping")
-        return _typed(plain)
+        frozen = _mapping(OmegaConf.create(text), resolve=True)
+        _refuse_said_twice(frozen)
+        if "algo" in frozen:
+            cls = algorithm.class_of(frozen["algo"])
+            check_given((f"algo.{name}" for name in settings_of(cls) if name not in frozen["algo"]), cls)
+        return _typed(frozen)
     except ConfigError as error:
         raise ConfigError(f"{path} is no config of this version of ksim: {error}") from error
 
 
-def _typed(plain: dict[Any, Any]) -> Config:
-    """The mapping in a fresh schema, which also refuses what a leading `+` smuggled in."""
-    for key in plain:
-        if key not in _fields(Config):
-            raise ConfigError(_unknown_key(str(key), ()))
+def _typed(mapping: Mapping[str, Any], places: Mapping[str, str] | None = None) -> Config:
+    """The resolved mapping as a `Config`: strict in every key, type and limit, whatever a leading `+` smuggled in.
+
+    Args:
+        mapping: as `plain` gives it.
+        places: see `ksim.config.algorithm.build`.
+    """
+    for key in mapping:
+        if key not in settings_of(Config):
+            raise ConfigError(unknown_key(str(key)))
+    algo = algorithm.build(mapping["algo"], places) if "algo" in mapping else MISSING
     try:
-        typed = OmegaConf.merge(OmegaConf.structured(Config), plain)
+        node = OmegaConf.merge(OmegaConf.structured(Config), {k: v for k, v in mapping.items() if k != "algo"})
     except OmegaConfBaseException as error:
-        raise ConfigError(_explain_node(error)) from error
-    _check_given(OmegaConf.missing_keys(typed))
-    config = OmegaConf.to_object(typed)
-    assert isinstance(config, Config)
+        raise ConfigError(explain_node(error)) from error
+    if algo != MISSING and "task" in mapping:
+        # Said once, and handed to the env here.
+        node.task.seed, node.task.scene.num_envs = node.seed, algo.num_envs
+    check_given({*OmegaConf.missing_keys(node)} - {"algo"} | ({"algo"} if algo == MISSING else set()))
+    config: Config = build(Config, _mapping(node) | {"algo": algo}, "")
     _make_absolute(config.task.scene)
-    check(config)
     return config
 
 
@@ -266,160 +315,3 @@ def _make_absolute(scene: SceneCfg) -> None:
         scene.robot = str(Path(scene.robot).expanduser().absolute())
     if scene.mjcf is not None and "://" not in scene.mjcf:
         scene.mjcf = str(Path(scene.mjcf).expanduser().absolute())
-
-
-def _check_given(missing: Iterable[str]) -> None:
-    if missing := sorted(missing):
-        others = f" (nor have {', '.join(missing[1:])})" if len(missing) > 1 else ""
-        what = f"<{_expected(missing[0]) or 'value'}>"
-        raise ConfigError(f"{missing[0]}: has no value; give it one in a YAML file, or {missing[0]}={what}{others}")
-
-
-def _leaves(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    if isinstance(node, dict | list):
-        for key, value in node.items() if isinstance(node, dict) else enumerate(node):
-            yield from _leaves(value, f"{path}.{key}" if path else str(key))
-    else:
-        yield path, node
-
-
-# Messages. ------------------------------------------------------------------------------------------------------------
-
-
-def check_old_flags(keys: Mapping[str, str]) -> None:
-    """Refuses the flags of K-Scale's earlier ksim by naming the new command.
-
-    Args:
-        keys: overridden key -> value, as text.
-    """
-    for key, value in keys.items():
-        if key in _OLD_FLAGS:
-            answers = _OLD_FLAGS[key]
-            raise ConfigError(f"{key}={value} is a flag of K-Scale's earlier ksim; {answers.get(value, answers[None])}")
-
-
-def _explain(error: Exception, app: Hydra | None, overrides: Sequence[str]) -> str:
-    """What went wrong while Hydra composed, in one message."""
-    if app is not None and isinstance(error, MissingConfigException):
-        return _explain_missing_file(error, app)
-    if isinstance(error, yaml.YAMLError):
-        return f"not valid YAML: {one_line(error)}"
-    cause = next(
-        (e for e in (error, error.__cause__, error.__context__) if isinstance(e, OmegaConfBaseException)), None
-    )
-    place = re.match(r"In '([^']+)'", str(error))
-    where = f" (in {place[1]}.yaml)" if place else ""
-    if cause is not None:
-        return _explain_node(cause, overrides) + where
-    if isinstance(error, AssertionError) and "NoneType" in str(error):
-        # OmegaConf only asserts where an override reaches into a mapping that is null.
-        return "an override sets something in what is null, so it can do nothing"
-    text = one_line(error)
-    if ambiguous := re.match(r"Ambiguous value for argument '(.*?)'", text):
-        key, _, value = ambiguous[1].partition("=")
-        return f"{ambiguous[1]} is a sweep; add -m to run one training a value (a list is written {key}=[{value}])"
-    if sweep := re.match(r"Sweep parameters '(.*?)' requires", text):
-        return f"{sweep[1]} is a sweep; add -m to run one training a value"
-    if not isinstance(error, HydraException):
-        text = f"{type(error).__name__}: {text}"
-    return re.sub(r"\s*See https://hydra.cc\S*.*$", "", text)
-
-
-def _explain_missing_file(error: MissingConfigException, app: Hydra) -> str:
-    text = str(error)
-    found = re.search(r"Could not (?:find|load) '([^']+)'", text)
-    if found is None:
-        return one_line(text.split("Config search path")[0].split("Search path")[0])
-    if found[1] == "hydra/sweeper/optuna":
-        return "sweeper=optuna: needs the extra 'optuna'; install it with: pip install 'ksim[optuna]'"
-    group, _, name = found[1].rpartition("/")
-    options = sorted(app.config_loader.get_group_options(group)) if group else []
-    place = re.match(r"In '([^']+)'", text)
-    where = f" (in {place[1]}.yaml)" if place and place[1] != CONFIG_NAME else ""
-    return f"{group or 'config'}: there is no '{name}'{hint(name, options)}; there are {listed(options)}{where}"
-
-
-def _explain_node(error: OmegaConfBaseException, overrides: Sequence[str] = ()) -> str:
-    """An error of one node: an unknown key or a wrong type."""
-    path = str(error.full_key or "")
-    if isinstance(error, ValidationError):
-        expected = _expected(path)
-        if path and expected:
-            value = shown(error.value) if error.value is not None else _overridden_value(path, overrides)
-            return f"{path}: must be {expected}{f', not {value}' if value else ''}"
-        if merge := re.search(r"is not a subclass of (\w+)\. value: (.*)", _first_line(error)):
-            paths = [p for p in _all_paths(Config) if getattr(_dataclass(_annotation(p)), "__name__", "") == merge[1]]
-            if paths:
-                return f"{paths[0]}: must be a mapping, not {merge[2]}"
-        return f"{path}: {_first_line(error)}" if path else _first_line(error)
-    if path and ("not in" in str(error.msg) or "is not in struct" in str(error.msg)):
-        parent = error.parent_node
-        known = [str(k) for k in parent] if isinstance(parent, DictConfig) and not parent._is_none() else []
-        return _unknown_key(path, known)
-    return f"{path}: {_first_line(error)}" if path else _first_line(error)
-
-
-def _unknown_key(path: str, known: Iterable[str]) -> str:
-    """A message for a key that does not exist, with the nearest that does."""
-    parent, _, name = path.rpartition(".")
-    schema = _dataclass(_annotation(parent))
-    if schema is not None:
-        names = list(_fields(schema))
-        if not parent and not (near := hint(name, names)):
-            elsewhere = [p for p in _all_paths(Config) if p.rpartition(".")[2] == name]
-            elsewhere.sort(key=lambda p: not p.startswith("algo."))  # the task's num_envs follows the algorithm's
-            near = f" (did you mean '{elsewhere[0]}'?)" if elsewhere else ""
-            return f"{path}: no such key{near or choices(names)}"
-        return f"{path}: no such key{hint(name, names) or choices(names)}"
-    if parent == "logger" and not hint(name, known):
-        return f"{path}: is off, so nothing in it can be set; turn it on with logger={name}"
-    add = f"; to add it, write +{path}=..." if parent.startswith("task.") else ""
-    return f"{path}: no such key{hint(name, known)}{add}"
-
-
-def _fields(schema: type) -> dict[str, Any]:
-    """Field -> annotation."""
-    hints = typing.get_type_hints(schema)
-    return {f.name: hints[f.name] for f in dataclasses.fields(schema)}
-
-
-def _dataclass(annotation: Any) -> type | None:
-    """The dataclass that an annotation is, or that it allows besides null."""
-    options = (annotation, *typing.get_args(annotation))
-    return next((o for o in options if isinstance(o, type) and dataclasses.is_dataclass(o)), None)
-
-
-def _annotation(path: str) -> Any:
-    """What the schema says about a path; None where it says nothing."""
-    annotation: Any = Config
-    for part in re.findall(r"[^.\[\]]+", path):
-        schema = _dataclass(annotation)
-        if schema is None and part.isdigit():
-            annotation = next(iter(typing.get_args(annotation)), None)
-        else:
-            annotation = _fields(schema).get(part) if schema else None
-    return annotation
-
-
-def _all_paths(schema: type, prefix: str = "") -> Iterator[str]:
-    for name, annotation in _fields(schema).items():
-        yield prefix + name
-        if inner := _dataclass(annotation):
-            yield from _all_paths(inner, f"{prefix}{name}.")
-
-
-def _expected(path: str) -> str:
-    annotation = _annotation(path)
-    return "" if annotation is None else describe(annotation)
-
-
-def _overridden_value(path: str, overrides: Sequence[str]) -> str:
-    for override in overrides:
-        key, _, value = override.lstrip("+").partition("=")
-        if key == path:
-            return value
-    return ""
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n")[0]

@@ -46,33 +46,43 @@ def _annotation(func: Callable[..., Any], parameter: inspect.Parameter) -> Any:
         return Any
 
 
-def build(cls: type, given: Mapping[str, Any], path: str) -> Any:
+def build(cls: type, given: Mapping[str, Any], path: str, places: Mapping[str, str] | None = None) -> Any:
     """An instance of a dataclass from the config's values.
 
     Args:
         cls: the dataclass; a ValueError of its `__post_init__` becomes a message with the path.
         given: field -> value.
-        path: where `given` stands in the config, for messages.
+        path: where `given` stands in the config, for messages; "" for the config itself.
+        places: field -> where its value stands, where that is elsewhere.
 
     Raises:
         ConfigError: for an unknown key, a missing field, a wrong type, or a value that its field or the class refuses.
     """
-    fields = {f.name: f for f in dataclasses.fields(cls)}
-    hints = typing.get_type_hints(cls)
+
+    def at(key: str) -> str:
+        return (places or {}).get(key) or (f"{path}.{key}" if path else key)
+
+    fields = settings_of(cls)
     for key in given:
         if key not in fields:
-            raise ConfigError(f"{path}.{key}: no such setting{hint(str(key), fields) or choices(fields)}")
+            raise ConfigError(f"{at(str(key))}: no such key{hint(str(key), fields) or choices(fields)}")
     for name, field in fields.items():
         is_required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
         if is_required and name not in given:
-            raise ConfigError(f"{path}: '{name}' is missing")
-    values = {key: convert(value, hints[key], f"{path}.{key}") for key, value in given.items()}
+            raise ConfigError(f"{path}: '{name}' is missing" if path else f"{name}: is missing")
+    hints = typing.get_type_hints(cls)
+    values = {key: convert(value, hints[key], at(key)) for key, value in given.items()}
     for key, value in values.items():
-        limits(fields[key]).check(value, f"{path}.{key}")
+        limits(fields[key]).check(value, at(key))
     try:
         return cls(**values)
     except ValueError as error:
         raise ConfigError(f"{path}: {error}") from error
+
+
+def settings_of(cls: type) -> dict[str, dataclasses.Field[Any]]:
+    """The fields of a dataclass that a config gives: all but those that it computes."""
+    return {f.name: f for f in dataclasses.fields(cls) if f.init}
 
 
 class _Mismatch(Exception):

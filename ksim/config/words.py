@@ -34,6 +34,11 @@ def one_line(text: object) -> str:
     return " ".join(str(text).split())
 
 
+def first_line(text: object) -> str:
+    """The first line of a text, or an error's."""
+    return str(text).strip().partition("\n")[0]
+
+
 def in_words(error: BaseException) -> str:
     """An error's type and text, in one line."""
     return f"{type(error).__name__}: {one_line(error)}".removesuffix(": ")

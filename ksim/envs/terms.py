@@ -12,12 +12,9 @@ or a class (an `equinox.Module`), of which the constructor's arguments are. A cl
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import inspect
 import math
-import pkgutil
 import traceback
-import types
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -28,11 +25,10 @@ from typing import Any, Literal
 from equinox import EquinoxRuntimeError
 from jax.errors import JaxRuntimeError
 
+from ksim.config.targets import TARGET, locate, target_name
 from ksim.config.values import build, convert, parameters
 from ksim.config.words import choices, hint, in_words, listed, shown
 from ksim.errors import ConfigError, KsimError
-
-TARGET = "_target_"
 
 
 @dataclass(frozen=True)
@@ -281,7 +277,7 @@ def resolve_groups(path: str, groups: Mapping[str, Any]) -> dict[str, Observatio
         known = ["terms", *(f.name for f in dataclasses.fields(ObservationGroupCfg))]
         for key in group:
             if key not in known:
-                raise ConfigError(f"{group_path}.{key}: no such setting of an observation group{hint(str(key), known)}")
+                raise ConfigError(f"{group_path}.{key}: no such key{hint(str(key), known)}")
         if group.get("terms") is None:
             raise ConfigError(f"{group_path}: 'terms' is missing")
         settings = build(ObservationGroupCfg, {k: v for k, v in group.items() if k != "terms"}, group_path)
@@ -312,11 +308,11 @@ def _resolve_term(path: str, name: str, term: Any, settings: type) -> Term:
             given_params[key] = value
         else:
             known = [*params, *setting_names]
-            wrong = f"{path}.{key}: {_target_name(func)} has no parameter '{key}'"
+            wrong = f"{path}.{key}: {target_name(func)} has no parameter '{key}'"
             raise ConfigError(wrong + (_positional_hint(func, str(key)) or hint(str(key), known) or choices(known)))
     for key, param in params.items():
         if param.default is inspect.Parameter.empty and key not in given_params and key not in setting_names:
-            raise ConfigError(f"{path}: {_target_name(func)} needs the parameter '{key}'")
+            raise ConfigError(f"{path}: {target_name(func)} needs the parameter '{key}'")
     return Term(name, path, func, given_params, build(settings, given_settings, path))
 
 
@@ -354,64 +350,6 @@ def _line_of(error: Exception, func: Callable[..., Any]) -> str:
             path = Path(frame.f_code.co_filename)
             return f"{path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path}:{line}: "
     return ""
-
-
-def locate(target: Any, path: str) -> Callable[..., Any]:
-    """The function or class at a dotted path.
-
-    Args:
-        target: the dotted path, or (from Python) the function or class itself.
-        path: the term's place in the config, for messages.
-
-    Raises:
-        ConfigError: saying which part of the dotted path does not exist, or why its module cannot be imported.
-    """
-    if callable(target):
-        return target
-    if not isinstance(target, str) or not all(part.isidentifier() for part in target.split(".")):
-        raise ConfigError(f"{path}: '{TARGET}' must be a dotted path such as ksim.mdp.rewards.alive, not {target!r}")
-    first, *rest = target.split(".")
-    if not rest:
-        raise ConfigError(f"{path}: '{TARGET}' must name a module and a function in it, not {target!r}")
-    found: Any = _import(first, path)
-    if found is None:
-        raise ConfigError(f"{path}: there is no module '{first}'{hint(first, _top_level_modules())}")
-    where = first
-    for part in rest:
-        if hasattr(found, part):
-            found = getattr(found, part)
-        else:
-            module = _import(f"{where}.{part}", path) if hasattr(found, "__path__") else None
-            if module is None:
-                raise ConfigError(f"{path}: {where} has no '{part}'{hint(part, _members(found))}")
-            found = module
-        where = f"{where}.{part}"
-    if not callable(found):
-        raise ConfigError(f"{path}: {target} is neither a function nor a class")
-    return found
-
-
-def _import(module: str, path: str) -> types.ModuleType | None:
-    """The module, or None where it does not exist; any other failure of its import is the user's to see."""
-    try:
-        return importlib.import_module(module)
-    except Exception as error:  # a user's module may raise anything
-        if isinstance(error, ModuleNotFoundError) and error.name == module:
-            return None
-        raise ConfigError(f"{path}: importing {module} failed: {in_words(error)}") from error
-
-
-def _members(found: Any) -> list[str]:
-    names = [n for n in dir(found) if not n.startswith("_")]
-    return names + [m.name for m in pkgutil.iter_modules(getattr(found, "__path__", []))]
-
-
-def _top_level_modules() -> list[str]:
-    return [m.name for m in pkgutil.iter_modules() if not m.name.startswith("_")]
-
-
-def _target_name(func: Callable[..., Any]) -> str:
-    return f"{getattr(func, '__module__', '')}.{getattr(func, '__qualname__', repr(func))}".lstrip(".")
 
 
 def _positional_hint(func: Callable[..., Any], name: str) -> str:

@@ -5,16 +5,17 @@ from collections.abc import Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.types import IntervalSweep, Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
 from ksim.config import compose
 from ksim.config.compose import Loader
+from ksim.config.hydra_internals import BasicSweeper
+from ksim.config.overrides import parse_overrides
 from ksim.errors import ConfigError
-from ksim.loggers import build as loggers
 from ksim.store import run_dir
+from ksim.training.checks import checked_new
 
 # What the whole sweep has one of; Hydra itself refuses to sweep over `hydra.*`.
 _ONE_OF = ("launcher", "sweeper", "runs_dir")
@@ -56,8 +57,7 @@ def check_sweep(load: Loader, cfg: DictConfig, overrides: Sequence[Override]) ->
     for job in _expand(cfg, overrides):
         try:
             composed = load(job)
-            config = compose.to_config(composed)
-            loggers.check(config.logger)
+            config = checked_new(compose.to_config(composed))
         except ConfigError as error:
             raise ConfigError(f"{error} [in the job {' '.join(job)}]") from error
         OmegaConf.copy_cache(cfg, composed)  # the same time of day
@@ -95,7 +95,7 @@ def _expand(cfg: DictConfig, overrides: Sequence[Override]) -> Iterator[list[str
     own = [o.input_line or "" for o in overrides if o.is_hydra_override()]
     swept = [o for o in overrides if not o.is_hydra_override()]
     params = OmegaConf.select(cfg, "hydra.sweeper.params") or {}
-    swept = compose.parse_overrides([f"{key}={value}" for key, value in params.items()]) + swept
+    swept = parse_overrides([f"{key}={value}" for key, value in params.items()]) + swept
     jobs = _grid(swept) if _is_grid(cfg) else _samples(swept)
     return ([*own, *job] for job in jobs)
 

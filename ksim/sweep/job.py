@@ -14,7 +14,6 @@ from typing import ClassVar
 import submitit
 from submitit.core.utils import DelayedSubmission
 
-from ksim.config import compose
 from ksim.errors import KsimError
 from ksim.store import checkpoint
 from ksim.store import status as status_file
@@ -23,6 +22,7 @@ from ksim.store.run_dir import RunDir
 from ksim.store.status import Status, StatusFile, describe
 from ksim.system import foreign, trust
 from ksim.system.logs import logging_to
+from ksim.training.checks import load_checked
 from ksim.training.stop import StopRequest
 
 log = logging.getLogger(__name__)
@@ -124,7 +124,7 @@ def _train(run: RunDir, stop: StopRequest) -> None:
         from ksim.training.loop import train  # late: launchers run where no JAX backend may be started
 
         with trust.everything():  # the launcher has looked, and its user's folder may not be on this machine
-            cfg = compose.load_frozen(run.config_path)
+            cfg = load_checked(run.config_path)
         resume = bool(checkpoint.steps(run.checkpoints))
     except Exception as error:
         log.exception("the job cannot begin")

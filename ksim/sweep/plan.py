@@ -8,17 +8,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hydra._internal.config_loader_impl import get_overrides_dirname
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from ksim.config import compose
+from ksim.config.hydra_internals import get_overrides_dirname
+from ksim.config.overrides import parse_overrides
 from ksim.config.schema import Config
 from ksim.errors import ConfigError, KsimError
 from ksim.store import files
 from ksim.store.run_dir import RunDir, is_run_dir
 from ksim.system import trust
+from ksim.training.checks import checked_new
 from ksim.training.resume import differences
 
 log = logging.getLogger(__name__)
@@ -107,13 +109,13 @@ def _swept_keys(master: DictConfig) -> set[str]:
     """What the sweep varies."""
     params = OmegaConf.select(master, "hydra.sweeper.params") or {}
     given = [*map(str, master.hydra.overrides.task), *(f"{key}={value}" for key, value in params.items())]
-    return {o.key_or_group for o in compose.parse_overrides(given) if o.is_sweep_override()}
+    return {o.key_or_group for o in parse_overrides(given) if o.is_sweep_override()}
 
 
 def _dirname(job: DictConfig, swept: Collection[str]) -> str:
     """Hydra's name for a job's overrides, without those that all jobs share; with them where none is swept."""
     config = job.hydra.job.config.override_dirname
-    overrides = compose.parse_overrides([str(override) for override in job.hydra.overrides.task])
+    overrides = parse_overrides([str(override) for override in job.hydra.overrides.task])
     varied = [o for o in overrides if o.key_or_group in swept]
     return get_overrides_dirname(varied or overrides, config.exclude_keys, config.item_sep, config.kv_sep)
 
@@ -128,7 +130,7 @@ def _plan_one(
         job.hydra.job.override_dirname = _dirname(job, swept)
     with _as_hydras(job):
         run = RunDir(Path(str(job.hydra.sweep.dir)).absolute() / str(job.hydra.sweep.subdir))
-        config = compose.to_config(job)
+        config = checked_new(compose.to_config(job))
         for settings in config.logger.values():
             if settings is not None and settings.get("group", "") is None:
                 settings["group"] = run.path.parent.name
@@ -158,7 +160,7 @@ def _check_same(run: RunDir, given: Sequence[str], config: Config) -> None:
         listed = " ".join(changed)
         raise ConfigError(f"{run.path} belongs to other overrides ({listed}); choose another hydra.sweep.dir")
     frozen = compose.load_frozen(run.config_path)
-    drawn = ("seed", "task.seed", "physics.engine") if "seed=null" in given else ("physics.engine",)
+    drawn = ("seed", "physics.engine") if "seed=null" in given else ("physics.engine",)
     if edited := [path for path in differences(frozen, config) if path not in drawn]:
         log.warning("%s keeps the config it was sent with; what YAML says now differs: %s", run.path, ", ".join(edited))
 

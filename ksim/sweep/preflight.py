@@ -12,20 +12,21 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import hydra
-from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from ksim.config import compose
+from ksim.config.hydra_internals import get_args_parser
+from ksim.config.overrides import check_old_flags, parse_overrides
 from ksim.config.schema import Config
 from ksim.errors import ConfigError, KsimError
-from ksim.loggers import build as loggers
 from ksim.store import run_dir as store
 from ksim.sweep.check import check_sweep, quoted
 from ksim.system import trust
 from ksim.system.entry import entry, look_in_working_directory, report
 from ksim.training import resume
+from ksim.training.checks import checked_new
 
 
 def main() -> None:
@@ -47,7 +48,7 @@ def job(cfg: DictConfig) -> float | None:
 
     run = store.RunDir(Path(HydraConfig.get().runtime.output_dir))
     try:
-        return train(compose.to_config(cfg), run)
+        return train(checked_new(compose.to_config(cfg)), run)
     except KsimError as error:
         if isinstance(error, ConfigError) and not run.config_path.exists():
             run.remove()  # a mistake that showed when the terms were traced: there has been no run
@@ -65,8 +66,8 @@ def preflight(argv: Sequence[str]) -> list[str]:
         return list(argv)  # Hydra only prints
     if args.experimental_rerun:
         raise ConfigError("--experimental-rerun would write into the old run directory; start a new run instead")
-    overrides = compose.parse_overrides(args.overrides)
-    compose.check_old_flags({o.key_or_group: o.get_value_string() for o in overrides if not o.is_delete()})
+    overrides = parse_overrides(args.overrides)
+    check_old_flags({o.key_or_group: o.get_value_string() for o in overrides if not o.is_delete()})
     for override in overrides:
         key = override.key_or_group
         if key == "hydra.run.dir":
@@ -83,8 +84,7 @@ def preflight(argv: Sequence[str]) -> list[str]:
         if args.multirun or cfg.hydra.mode == RunMode.MULTIRUN:
             return [*argv, *check_sweep(load, cfg, overrides)]
         _refuse_cluster_without_sweep(cfg, argv)
-        config = compose.to_config(cfg)
-        loggers.check(config.logger)
+        config = checked_new(compose.to_config(cfg))
     return [*argv, _run_dir_override(config)]
 
 

@@ -1,16 +1,16 @@
 """``python -m ksim.run resume=<run>``: a training goes on, from its frozen config and its newest checkpoint."""
 
-import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from ksim.config import compose
+from ksim.config import compose, trees
 from ksim.config.schema import Config
 from ksim.errors import ConfigError
 from ksim.loggers import build as loggers
 from ksim.store import run_dir
 from ksim.store.run_dir import RunDir
 from ksim.system.logs import logging_to
+from ksim.training.checks import checked, load_checked
 
 # What may change: how long it goes on, and what is written; everything else makes another training.
 _MAY_CHANGE = ("algo.total_steps", "log.", "logger.", "checkpoint.", "eval.", "runs_dir")
@@ -44,8 +44,8 @@ def resumed_config(run: RunDir, overrides: Sequence[str]) -> Config:
     Raises:
         ConfigError: an override differs where it may not, with the paths that differ.
     """
-    frozen = compose.load_frozen(run.config_path)
-    cfg = compose.with_overrides(frozen, overrides)
+    frozen = load_checked(run.config_path)
+    cfg = checked(compose.with_overrides(frozen, overrides))
     loggers.check(cfg.logger)
     refused = {path: pair for path, pair in differences(frozen, cfg).items() if not path.startswith(_MAY_CHANGE)}
     if refused:
@@ -60,14 +60,4 @@ def resumed_config(run: RunDir, overrides: Sequence[str]) -> Config:
 
 def differences(a: Config, b: Config) -> dict[str, tuple[Any, Any]]:
     """Where two configs differ: YAML path -> the value of each, None where it has none."""
-    left, right = dict(_leaves(dataclasses.asdict(a))), dict(_leaves(dataclasses.asdict(b)))
-    paths = sorted(path for path in left.keys() | right.keys() if left.get(path) != right.get(path))
-    return {path: (left.get(path), right.get(path)) for path in paths}
-
-
-def _leaves(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    if isinstance(node, Mapping):
-        for key, value in node.items():
-            yield from _leaves(value, f"{path}.{key}" if path else str(key))
-    else:
-        yield path, node
+    return trees.differences(compose.plain(a), compose.plain(b))

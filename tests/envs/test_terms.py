@@ -250,7 +250,7 @@ def test_noise_is_a_checked_dataclass(noise, expected):
         ({"type": "gaussian", "std": -1}, "noise: std = -1.0 is negative"),
         ({"type": "gaussian", "std": 1, "low": 1}, "noise: gaussian noise has no 'low'; it has 'mean', 'std'"),
         ({"type": "unifrom"}, "noise.type: must be one of 'constant', 'uniform', 'gaussian', not 'unifrom'"),
-        ({"tpye": "uniform"}, "noise.tpye: no such setting (did you mean 'type'?)"),
+        ({"tpye": "uniform"}, "noise.tpye: no such key (did you mean 'type'?)"),
         ({}, "noise: 'type' is missing"),
         (3, "noise: must be a mapping or null, not 3"),
     ],
@@ -299,7 +299,7 @@ def test_observation_groups_hold_terms_and_switches():
         ({"actor": {}}, "task.observations.actor: 'terms' is missing"),
         (
             {"actor": {"terms": {}, "concatenat": True}},
-            "task.observations.actor.concatenat: no such setting of an observation group (did you mean 'concatenate'?)",
+            "task.observations.actor.concatenat: no such key (did you mean 'concatenate'?)",
         ),
         (
             {"actor": {"terms": {}, "concatenate": 1}},

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 from ksim.config.compose import compose
 from ksim.config.words import hint, listed
 from ksim.envs.api.manager_based import ManagerBasedRlEnv
+from ksim.envs.check import check_task
 from ksim.envs.env import Env, make_env
 from ksim.errors import ConfigError
 from ksim.physics import choose_engine
 from ksim.system import jax_setup
-from ksim.training.checks import check_task
 
 if TYPE_CHECKING:
     from ksim.envs.api.gymnasium import GymnasiumVectorEnv
@@ -82,7 +82,7 @@ def make(
     cfg = compose([f"task={task}", *overrides], config_dir)
     if num_envs is not None:  # algo.num_envs would have to fit the learner's minibatches, too
         cfg.task = dataclasses.replace(cfg.task, scene=dataclasses.replace(cfg.task.scene, num_envs=num_envs))
-        check_task(cfg.task)
+    check_task(cfg.task)
     physics = cfg.physics
     if api == "functional":
         if options:

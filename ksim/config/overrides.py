@@ -1,0 +1,54 @@
+"""The overrides of a command line, in Hydra's grammar."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+
+from ksim.errors import ConfigError
+
+# Flags of K-Scale's earlier ksim, and what does their work here.
+_OLD_FLAGS: dict[str, dict[str | None, str]] = {
+    "action": {
+        "train": "training is what `python -m ksim.run task=<task>` does; leave it out",
+        "env": "`python -m ksim.eval run=<run directory>` films a trained policy",
+        None: "there is a command for each action: `python -m ksim.run`, `ksim.eval`, `ksim.bench`",
+    },
+    "pretrained": {
+        None: "`python -m ksim.run init_from=<run directory>` starts from a trained policy, "
+        "`python -m ksim.eval run=<run directory>` plays it"
+    },
+    "checkpoint_num": {None: "`python -m ksim.eval run=<run directory> checkpoint=<step>|best|latest` plays one"},
+}
+
+
+def parse_overrides(overrides: Sequence[str]) -> list[Override]:
+    """Overrides in Hydra's grammar, one by one.
+
+    Raises:
+        ConfigError: naming the one that is none.
+    """
+    parser = OverridesParser.create()
+    parsed = []
+    for override in overrides:
+        try:
+            parsed += parser.parse_overrides([override])
+        except HydraException as error:
+            reason = str(error).strip().split("\nSee https://")[0].split("\n")[-1]
+            raise ConfigError(f"{override}: is not an override of the form key=value: {reason}") from error
+    return parsed
+
+
+def check_old_flags(keys: Mapping[str, str]) -> None:
+    """Refuses the flags of K-Scale's earlier ksim by naming the new command.
+
+    Args:
+        keys: overridden key -> value, as text.
+    """
+    for key, value in keys.items():
+        if key in _OLD_FLAGS:
+            answers = _OLD_FLAGS[key]
+            raise ConfigError(f"{key}={value} is a flag of K-Scale's earlier ksim; {answers.get(value, answers[None])}")
