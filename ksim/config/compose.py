@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+import yaml
 from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
@@ -27,7 +28,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from ksim.config import algorithm, hydra_internals, trees
 from ksim.config.explain import check_given, explain, explain_node, unknown_key
-from ksim.config.overrides import parse_overrides
+from ksim.config.overrides import parse_overrides, texts
 from ksim.config.schema import Config, ManagerBasedRlEnvCfg, SceneCfg
 from ksim.config.values import build, settings_of
 from ksim.config.words import first_line
@@ -162,8 +163,8 @@ def to_config(cfg: DictConfig) -> Config:
     Raises:
         ConfigError: for an unknown key, a missing value, a wrong type or a value out of its limits.
     """
-    state = HydraConfig.get()
-    overrides = parse_overrides([str(override) for override in state.overrides.task])
+    state: Any = HydraConfig.get()
+    overrides = parse_overrides(texts(state.overrides.task))
     ours = _mapping(OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"]))
     _refuse_said_twice(ours)
     try:
@@ -188,8 +189,6 @@ def _resolved(ours: dict[str, Any]) -> dict[str, Any]:
 
 def _mapping(node: Any, resolve: bool = False) -> dict[str, Any]:
     """An OmegaConf mapping as plain ones."""
-    if not isinstance(node, DictConfig):
-        raise ConfigError("it holds no mapping")
     return typing.cast(dict[str, Any], OmegaConf.to_container(node, resolve=resolve))
 
 
@@ -197,7 +196,8 @@ def _with_its_file(error: ConfigError) -> ConfigError:
     """The error with the YAML file that holds what it names, unless the command line does."""
     path = re.split(r"[:\[ ]", str(error), maxsplit=1)[0]
     state: Any = HydraConfig.instance().cfg
-    given = [o.key_or_group for o in parse_overrides([str(o) for o in state.hydra.overrides.task])]
+    overrides = parse_overrides(texts(state.hydra.overrides.task))
+    given = [o.key_or_group for o in overrides if o.key_or_group not in state.hydra.runtime.choices]
     if any(f"{path}.".startswith(f"{key}.") or key.startswith(f"{path}.") for key in given):
         return error
     for name, content in reversed(hydra_internals.layers(state)):
@@ -275,6 +275,8 @@ def load_frozen(path: str | os.PathLike[str]) -> Config:
     """
     text = trust.read(Path(path))
     try:
+        if not isinstance(yaml.safe_load(text), dict):
+            raise ConfigError("it holds no mapping")
         frozen = _mapping(OmegaConf.create(text), resolve=True)
         _refuse_said_twice(frozen)
         if "algo" in frozen:

@@ -9,6 +9,8 @@ from hydra.core.override_parser.types import Override
 from hydra.types import RunMode
 from omegaconf import Container, DictConfig
 
+from ksim.config.overrides import texts
+
 __all__ = [
     "BasicSweeper",
     "Hydra",
@@ -38,7 +40,7 @@ def layers(cfg: DictConfig) -> list[tuple[str, Container]]:
     for source in cfg.hydra.runtime.config_sources:
         search_path.append(source.provider, f"{source.schema}://{source.path}")
     loader = ConfigLoaderImpl(search_path)
-    overrides = [str(o) for o in (*cfg.hydra.overrides.hydra, *cfg.hydra.overrides.task)]
+    overrides = texts(cfg.hydra.overrides.hydra) + texts(cfg.hydra.overrides.task)
     found = loader.compute_defaults_list(cfg.hydra.job.config_name, overrides, RunMode.MULTIRUN).defaults
     return [
         (default.config_path, loader._load_single_config(default=default, repo=loader.repository).config)

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
+from omegaconf import ListConfig, OmegaConf
 
 from ksim.errors import ConfigError
 
@@ -40,6 +41,13 @@ def parse_overrides(overrides: Sequence[str]) -> list[Override]:
             reason = str(error).strip().split("\nSee https://")[0].split("\n")[-1]
             raise ConfigError(f"{override}: is not an override of the form key=value: {reason}") from error
     return parsed
+
+
+def texts(overrides: ListConfig) -> list[str]:
+    """Overrides that a composition keeps in its node `hydra`, as they were written."""
+    plain = OmegaConf.to_container(overrides)
+    assert isinstance(plain, list)
+    return [str(text) for text in plain]
 
 
 def check_old_flags(keys: Mapping[str, str]) -> None:

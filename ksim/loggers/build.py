@@ -4,13 +4,12 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from ksim.config.targets import TARGET, locate
 from ksim.config.values import convert, parameters
 from ksim.config.words import hint, listed
-from ksim.envs.terms import locate
 from ksim.errors import ConfigError, KsimError
 from ksim.loggers.logger import Logger, Loggers, RunInfo, warn
 
-_TARGET = "_target_"
 _RUN = "run"  # the argument that is not in the config
 
 
@@ -52,19 +51,19 @@ def _resolve(settings: Mapping[str, Any]) -> dict[str, tuple[Callable[..., Logge
 
 
 def _resolve_one(path: str, settings: Any) -> tuple[Callable[..., Logger], dict[str, Any]]:
-    if not isinstance(settings, Mapping) or _TARGET not in settings:
-        raise ConfigError(f"{path}: must be a mapping with a '{_TARGET}', such as ksim.loggers.wandb.WandbLogger")
+    if not isinstance(settings, Mapping) or TARGET not in settings:
+        raise ConfigError(f"{path}: must be a mapping with a '{TARGET}', such as ksim.loggers.wandb.WandbLogger")
     try:
-        target = locate(settings[_TARGET], path)
+        target = locate(settings[TARGET], path)
     except ConfigError as error:
         if isinstance(error.__cause__, KsimError):  # the module says itself what it lacks
             raise ConfigError(f"{path}: {error.__cause__}") from error
         raise
     known, takes_any = parameters(target)
     if _RUN not in known and not takes_any:
-        raise ConfigError(f"{path}: {settings[_TARGET]} must take the keyword argument '{_RUN}', a RunInfo")
+        raise ConfigError(f"{path}: {settings[TARGET]} must take the keyword argument '{_RUN}', a RunInfo")
     known.pop(_RUN, None)
-    given = {str(key): value for key, value in settings.items() if key != _TARGET}
+    given = {str(key): value for key, value in settings.items() if key != TARGET}
     for key in given:
         if key not in known and not takes_any:
             near = hint(key, known) or (f"; there are {listed(known)}" if known else "; it takes none")

@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from ksim.config import compose
 from ksim.config.hydra_internals import get_overrides_dirname
-from ksim.config.overrides import parse_overrides
+from ksim.config.overrides import parse_overrides, texts
 from ksim.config.schema import Config
 from ksim.errors import ConfigError, KsimError
 from ksim.store import files
@@ -108,14 +108,14 @@ def withdraw(jobs: Sequence[Planned]) -> None:
 def _swept_keys(master: DictConfig) -> set[str]:
     """What the sweep varies."""
     params = OmegaConf.select(master, "hydra.sweeper.params") or {}
-    given = [*map(str, master.hydra.overrides.task), *(f"{key}={value}" for key, value in params.items())]
+    given = [*texts(master.hydra.overrides.task), *(f"{key}={value}" for key, value in params.items())]
     return {o.key_or_group for o in parse_overrides(given) if o.is_sweep_override()}
 
 
 def _dirname(job: DictConfig, swept: Collection[str]) -> str:
     """Hydra's name for a job's overrides, without those that all jobs share; with them where none is swept."""
     config = job.hydra.job.config.override_dirname
-    overrides = parse_overrides([str(override) for override in job.hydra.overrides.task])
+    overrides = parse_overrides(texts(job.hydra.overrides.task))
     varied = [o for o in overrides if o.key_or_group in swept]
     return get_overrides_dirname(varied or overrides, config.exclude_keys, config.item_sep, config.kv_sep)
 
@@ -136,7 +136,7 @@ def _plan_one(
                 settings["group"] = run.path.parent.name
         with read_write(job.hydra.runtime), open_dict(job.hydra.runtime):
             job.hydra.runtime.output_dir = str(run.path)
-        given = [str(override) for override in job.hydra.overrides.task]
+        given = texts(job.hydra.overrides.task)
         hydra = {
             "config": OmegaConf.masked_copy(job, [str(key) for key in job if key != "hydra"]),
             "hydra": OmegaConf.masked_copy(job, ["hydra"]),

@@ -26,13 +26,8 @@ VARIABLE = "KSIM_TRUST"
 TARGET = "_target_"
 _ENGINE = "physics.engine"
 _OPTION = "trust="
-_ROOMS = (
-    "ksim.mdp",
-    "ksim.rl",
-    "ksim.loggers",
-    "ksim.physics",
-    "ksim.config.schema",
-)  # what configs name; the rest of ksim writes files
+# What configs name; the rest of ksim writes files.
+_ROOMS = ("ksim.mdp", "ksim.rl", "ksim.loggers", "ksim.physics", "ksim.config.schema")
 _LIMIT = 2**20  # bytes; the config of a walking humanoid has some ten thousand
 _SIGNATURE = ".config.signature"
 _KEY_BYTES = 32

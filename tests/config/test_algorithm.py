@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+import re
 import textwrap
 from pathlib import Path
 
@@ -22,7 +23,7 @@ class Spread:
 
 @dataclass(frozen=True, kw_only=True)
 class RandomSearch:
-    num_envs: int
+    num_envs: int = setting(above=0)
     total_steps: int = 1000
     widths: tuple[int, ...] = (3, 4)
     spread: Spread = field(default_factory=Spread)
@@ -49,6 +50,7 @@ def my(tmp_path, monkeypatch):
     """A folder of the user's own YAML files with an algorithm; call it with more of them: path -> text."""
     (tmp_path / "own_search.py").write_text(MODULE)
     monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("KSIM_TRUST", "own_search")
     monkeypatch.delitem(__import__("sys").modules, "own_search", raising=False)
     algorithm._tell.cache_clear()
 
@@ -88,7 +90,7 @@ def test_defaults_of_the_class_can_be_referred_to(my):
         ("", ["+algo.num_env=1"], "algo.num_env: no such key (did you mean 'num_envs'?)"),
         ("", ["algo.num_envs=a"], "algo.num_envs: must be a whole number, not 'a'"),
         ("", ["algo.num_envs=???"], r"algo.num_envs: has no value; .* algo.num_envs=<a whole number>"),
-        ("", ["algo.num_envs=0"], "algo: total_steps = 1000 is not|algo.num_envs: must be above 0|by zero"),
+        ("", ["algo.num_envs=0"], "algo.num_envs: must be above 0, not 0"),
         ("", ["algo.kind=boll"], "algo.kind: there is no 'boll' (did you mean 'ball'?); there are 'ball', 'box'"),
         ("", ["algo.spread.std=0"], "algo.spread.std: must be above 0, not 0.0"),
         ("", ["algo.spread.sdt=1"], "algo.spread.sdt: no such key (did you mean 'std'?)"),
@@ -116,13 +118,11 @@ def test_defaults_of_the_class_can_be_referred_to(my):
     ],
 )
 def test_a_mistake_in_it_is_one_message(my, text, overrides, message):
-    import re
-
     folder = my(**({"algo/search": text} if text else {}))
     with pytest.raises(ConfigError) as error:
         compose.compose(["algo=search", *overrides], folder)
     found = str(error.value)
-    is_there = re.search(message, found) if ".*" in message or "|" in message else found.startswith(message)
+    is_there = re.search(message, found) if ".*" in message else found.startswith(message)
     assert is_there and "\n" not in found, found
 
 
