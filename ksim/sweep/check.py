@@ -54,7 +54,7 @@ def check_sweep(load: Loader, cfg: DictConfig, overrides: Sequence[Override]) ->
         if (count := cfg.hydra.launcher.get(key, 1)) != 1:
             raise ConfigError(f"hydra.launcher.{key}: must be 1, as a training is one process, not {count}")
     sweep_dir = _sweep_dir(cfg)
-    for job in _expand(cfg, overrides):
+    for job in expand(cfg, overrides):
         try:
             composed = load(job)
             config = checked_new(compose.to_config(composed))
@@ -90,7 +90,7 @@ def _is_grid(cfg: DictConfig) -> bool:
     return str(cfg.hydra.sweeper._target_).endswith(".BasicSweeper")
 
 
-def _expand(cfg: DictConfig, overrides: Sequence[Override]) -> Iterator[list[str]]:
+def expand(cfg: DictConfig, overrides: Sequence[Override]) -> Iterator[list[str]]:
     """The overrides of each job of a sweep, as Hydra's own sweeper will make them; of a search, samples of them."""
     own = [o.input_line or "" for o in overrides if o.is_hydra_override()]
     swept = [o for o in overrides if not o.is_hydra_override()]
