@@ -10,19 +10,20 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
-from ksim.config import compose
+from ksim.config import compose, trees
 from ksim.config.hydra_internals import get_args_parser
 from ksim.config.overrides import check_old_flags, parse_overrides
 from ksim.config.schema import Config
 from ksim.errors import ConfigError, KsimError
 from ksim.store import run_dir as store
-from ksim.sweep.check import check_sweep, quoted
+from ksim.sweep.check import check_sweep, expand, quoted
 from ksim.system import trust
 from ksim.system.entry import entry, look_in_working_directory, report
 from ksim.training import resume
@@ -35,7 +36,10 @@ def main() -> None:
     if resume.is_resume(sys.argv[1:]):
         return entry(resume.resume)
     try:
-        sys.argv[1:] = preflight(trust.take_option(sys.argv[1:]))
+        argv = preflight(trust.take_option(sys.argv[1:]))
+        if argv is None:
+            return
+        sys.argv[1:] = argv
         app = hydra.main(config_path=str(compose.conf_dir()), config_name=compose.CONFIG_NAME, version_base="1.3")
     except KsimError as error:
         sys.exit(report(error))
@@ -55,8 +59,10 @@ def job(cfg: DictConfig) -> float | None:
         sys.exit(report(error))
 
 
-def preflight(argv: Sequence[str]) -> list[str]:
+def preflight(argv: Sequence[str]) -> list[str] | None:
     """Checks a command line and returns the one for Hydra; the directory of the run, or the sweep, is claimed.
+
+    None: `--cfg job` has printed what would train, and there is nothing left to do.
 
     Raises:
         KsimError: for every mistake; then nothing was made on disk.
@@ -79,13 +85,31 @@ def preflight(argv: Sequence[str]) -> list[str]:
     config_name = args.config_name or compose.CONFIG_NAME
     with compose.composer(args.config_dir, args.config_path, config_name) as load:
         cfg = load(args.overrides, is_sweep=args.multirun)
-        if args.help or args.cfg:
+        if args.help or args.cfg in ("hydra", "all"):
             return list(argv)
-        if args.multirun or cfg.hydra.mode == RunMode.MULTIRUN:
+        is_sweep = args.multirun or cfg.hydra.mode == RunMode.MULTIRUN
+        if args.cfg:
+            jobs = list(expand(cfg, overrides)) if is_sweep else [args.overrides]
+            for job in jobs:
+                _show(checked_new(compose.to_config(load(job))), args.package, job if is_sweep else ())
+            return None
+        if is_sweep:
             return [*argv, *check_sweep(load, cfg, overrides)]
         _refuse_cluster_without_sweep(cfg, argv)
         config = checked_new(compose.to_config(cfg))
     return [*argv, _run_dir_override(config)]
+
+
+def _show(config: Config, package: str | None, job: Sequence[str]) -> None:
+    """Print what would train, or a part of it."""
+    found: Any = compose.plain(config)
+    if package not in (None, "_global_"):
+        found = trees.get(found, str(package))
+        if found is None:
+            raise ConfigError(f"--package {package}: the config has nothing there")
+    if job:
+        print(f"# {shlex.join(job)}")
+    print(OmegaConf.to_yaml(OmegaConf.create(found)) if isinstance(found, dict | list) else f"{found}\n", end="")
 
 
 def _refuse_cluster_without_sweep(cfg: DictConfig, argv: Sequence[str]) -> None:

@@ -174,7 +174,7 @@ def _is_defined_in(target: str, package: str) -> bool:
                 _is_inside(found.__name__, package) or _is_inside(package, found.__name__)
             ):
                 return False
-    except Exception:  # `ksim.envs.terms.locate` says what is wrong
+    except Exception:  # `ksim.config.targets.locate` says what is wrong
         return True
     return _is_inside(str(getattr(found, "__module__", None)), package)
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from ksim.config.compose import compose, freeze
 from ksim.errors import ConfigError, KsimError
 from ksim.sweep.preflight import preflight
 
@@ -80,7 +81,10 @@ MISTAKES = [
     ("--config-dir my task=syntax", re.compile(r'not valid YAML: .* in ".*/my/task/syntax.yaml", line 2, column 4')),
     ("--config-dir my task=missing", re.compile(r"task\.decimation: has no value; .* task\.decimation=<a whole numb")),
     ("--config-dir my task=no_scene", re.compile(r"task\.scene: has no value")),
-    ("--config-dir my task=interpolation", "task.decimation: Interpolation key 'algo.nothing' not found"),
+    (
+        "--config-dir my task=interpolation",
+        "task.decimation: Interpolation key 'algo.nothing' not found (in task/interpolation.yaml)",
+    ),
     ("--config-dir my task=term_typo", "task.rewards.up: own has no 'uprigth' (did you mean 'upright'?)"),
     ("--config-dir nowhere", re.compile(r"--config-dir: there is no folder /.*/nowhere")),
     ("--config-name nothing", re.compile(r"Cannot find primary config 'nothing'")),
@@ -256,10 +260,21 @@ def test_a_users_own_term_and_task_work(cwd):
     assert (cwd / "runs" / "mine").is_dir()
 
 
-@pytest.mark.parametrize("argv", [["--cfg", "job"], ["--help"], ["--info", "searchpath"], ["--hydra-help"]])
+@pytest.mark.parametrize("argv", [["--cfg", "hydra"], ["--help"], ["--info", "searchpath"], ["--hydra-help"]])
 def test_what_only_prints_is_handed_on_as_it_is(cwd, argv):
     assert preflight(argv) == argv
     assert not (cwd / "runs").exists()
+
+
+def test_the_config_that_is_printed_is_the_one_that_trains(cwd, capsys):
+    """What the task changes in the algorithm included, resolved, and of each job of a sweep."""
+    assert preflight(["--cfg", "job", "task=cartpole_balance", "algo.lam=0.5"]) is None
+    cfg = compose(["task=cartpole_balance", "algo.lam=0.5"])
+    assert capsys.readouterr().out == freeze(cfg) and cfg.algo.gamma == 0.995
+    preflight(["-m", "--cfg", "job", "-p", "algo.gamma", "task=cartpole_balance,kbot_standing"])
+    assert capsys.readouterr().out == "# task=cartpole_balance\n0.995\n# task=kbot_standing\n0.98\n"
+    with pytest.raises(ConfigError, match="--package algo.gama: the config has nothing there"):
+        preflight(["--cfg", "job", "-p", "algo.gama"])
 
 
 def test_printing_a_wrong_config_is_a_mistake_too(cwd):
