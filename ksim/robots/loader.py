@@ -2,10 +2,8 @@
 
 import importlib.util
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TypeVar
 
 import mujoco
 import numpy as np
@@ -15,14 +13,12 @@ from ksim.errors import ConfigError
 from ksim.robots import mirror as mirroring
 from ksim.robots import mjcf as mjcf_file
 from ksim.robots import table as robot_table
-from ksim.robots.parts import Kind, Part, match
+from ksim.robots.names import Names
 from ksim.robots.robot import Robot
 from ksim.robots.table import Table
 
 _HERE = Path(__file__).parent
 _PACKAGE = "package://"
-Row = TypeVar("Row")
-_FREE, _BALL = mujoco.mjtJoint.mjJNT_FREE, mujoco.mjtJoint.mjJNT_BALL
 
 
 def names() -> list[str]:
@@ -45,35 +41,29 @@ def load(name: str, mjcf: str | None = None) -> Robot:
         ConfigError: an unknown robot, a file that is missing or cannot be read, names that are not in the MJCF.
     """
     folder = _folder(name)
-    table_path = folder / "robot.yaml"
-    table = robot_table.read(table_path)
-    where = f"task.scene.robot: {table_path}"
-    path = _mjcf_path(table.mjcf, folder, where) if mjcf is None else _mjcf_path(mjcf, Path(), "task.scene.mjcf")
-    spec = mjcf_file.read(path, where if mjcf is None else "task.scene.mjcf")
-    if mjcf is not None:
-        where = f"task.scene.mjcf: {path}"
+    table = robot_table.read(folder / "robot.yaml")
+    where = f"task.scene.robot: {folder / 'robot.yaml'}" if mjcf is None else "task.scene.mjcf"
+    path = _mjcf_path(mjcf or table.mjcf, folder if mjcf is None else Path(), where)
+    spec = mjcf_file.read(path, where)
     mjcf_file.strip(spec)
-    found = _Found(spec, table.parts, where)
+    found = Names(spec, where if mjcf is None else f"{where}: {path}")
+    if mjcf is None:
+        found.check(table.parts)
     rows = found.by_joint(table.joints, "joints")
     for joint_name, row in rows.items():
         if row.armature is not None:
             spec.joint(joint_name).armature = row.armature
-    base, imu = found.only("base", "body"), None
-    if "imu" in table.parts and (mjcf is None or found.has("imu", "site")):
-        imu = found.only("imu", "site")
-    if mjcf is None:
-        found.check_parts()
-    is_floating_base = _has_floating_base(spec, base, table, where)
-    home_joint_pos = found.by_joint(table.home.joint_pos, "home.joint_pos")
-    model = mjcf_file.compile_model(spec, path, "task.scene.robot" if mjcf is None else "task.scene.mjcf")
-    home_qpos = _home_qpos(model, base, table, home_joint_pos)
+    base = found.only("base", table.parts["base"], "body")
+    is_floating_base = _has_floating_base(spec, base, table, found.place)
+    model = mjcf_file.compile_model(spec, path, where)
+    home_qpos = _home_qpos(model, base, table, found.by_joint(table.home.joint_pos, "home.joint_pos"))
     joint_names = tuple(rows)
     ids = [model.joint(joint_name).id for joint_name in joint_names]
     mirror = None
     if table.mirror is not None:
-        mirror = mirroring.mirror_map(table.mirror, joint_names, where)
+        mirror = mirroring.mirror_map(table.mirror, joint_names, found.place)
         if is_floating_base:
-            mirroring.check(mirror, model, joint_names, home_qpos, base, where)
+            mirroring.check(mirror, model, joint_names, home_qpos, base, found.place)
     return Robot(
         name=folder.name,
         spec=spec,
@@ -87,7 +77,7 @@ def load(name: str, mjcf: str | None = None) -> Robot:
         home_joint_pos_u=home_qpos[model.jnt_qposadr[ids]],
         base_body=base,
         is_floating_base=is_floating_base,
-        imu_site=imu,
+        imu_site=_imu_site(found, table, mjcf is None),
         mirror=mirror,
     )
 
@@ -120,67 +110,19 @@ def _mjcf_path(given: str, folder: Path, where: str) -> Path:
     return Path(next(iter(spec.submodule_search_locations))) / inside
 
 
-@dataclass(frozen=True)
-class _Found:
-    """Names of a table in the robot's spec; `where` is the file that messages name."""
-
-    spec: mujoco.MjSpec
-    parts: Mapping[str, Part]
-    where: str
-
-    def names(self, kind: Kind) -> list[str]:
-        elements = {"joint": self._joints, "body": self.spec.bodies, "geom": self.spec.geoms, "site": self.spec.sites}
-        return [element.name for element in elements[kind]]
-
-    @property
-    def _joints(self) -> list[mujoco.MjsJoint]:
-        return [joint for joint in self.spec.joints if joint.type != _FREE]
-
-    def find(self, key: str, patterns: str | Sequence[str], kind: Kind) -> list[str]:
-        names = self.names(kind)
-        try:
-            return [names[i] for i in match(patterns, names, kind)]
-        except ConfigError as error:
-            raise ConfigError(f"{self.where}: {key}: {error}") from None
-
-    def by_joint(self, rows: Mapping[str, Row], key: str) -> dict[str, Row]:
-        """What each joint's row is."""
-        found: dict[str, Row] = {}
-        for pattern, row in rows.items():
-            for name in self.find(f"{key}.{pattern}", pattern, "joint"):
-                if name in found:
-                    raise ConfigError(f"{self.where}: {key}.{pattern}: the joint '{name}' is in two rows")
-                if self.spec.joint(name).type == _BALL:
-                    raise ConfigError(
-                        f"{self.where}: {key}.{pattern}: '{name}' is a ball joint; wanted is a hinge or a slide"
-                    )
-                found[name] = row
-        return found
-
-    def has(self, part: str, kind: Kind) -> bool:
-        try:
-            self.find("", self.parts[part].patterns(kind), kind)
-        except ConfigError:
-            return False
-        return True
-
-    def only(self, part: str, kind: Kind) -> str:
-        found = self.find(f"parts.{part}", self.parts[part].patterns(kind), kind)
-        if len(found) != 1:
-            raise ConfigError(f"{self.where}: parts.{part}: must name one {kind}, not {', '.join(found)}")
-        return found[0]
-
-    def check_parts(self) -> None:
-        """Each regex of each part names something."""
-        for name, part in self.parts.items():
-            kinds: tuple[Kind, ...] = ("joint", "body", "geom", "site")
-            for kind in kinds:
-                if patterns := part.patterns(kind):
-                    self.find(f"parts.{name}", patterns, kind)
+def _imu_site(found: Names, table: Table, is_required: bool) -> str | None:
+    if "imu" not in table.parts:
+        return None
+    try:
+        return found.only("imu", table.parts["imu"], "site")
+    except ConfigError:
+        if is_required:
+            raise
+        return None
 
 
 def _has_floating_base(spec: mujoco.MjSpec, base: str, table: Table, where: str) -> bool:
-    is_free = any(joint.type == _FREE for joint in spec.body(base).joints)
+    is_free = any(joint.type == mujoco.mjtJoint.mjJNT_FREE for joint in spec.body(base).joints)
     if is_free != (table.home.base_pos is not None):
         has, wants = ("a", "no") if is_free else ("no", "a")
         raise ConfigError(
