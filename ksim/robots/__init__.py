@@ -1,4 +1,4 @@
-"""Robots: a folder each, with its MJCF, actuator table, home pose and joint mirror map; one loader for all."""
+"""Robots: a folder each, with its MJCF, actuators, home pose, mirror map and named parts; one loader for all."""
 
 from ksim.robots.actuators import Control, add_actuators, set_control
 from ksim.robots.loader import load, names

@@ -74,7 +74,6 @@ def load(name: str, mjcf: str | None = None) -> Robot:
         torque_limit_u=np.array([row.torque_limit for row in rows.values()]),
         armature_u=model.dof_armature[model.jnt_dofadr[ids]],
         home_qpos=home_qpos,
-        home_joint_pos_u=home_qpos[model.jnt_qposadr[ids]],
         base_body=base,
         is_floating_base=is_floating_base,
         imu_site=_imu_site(found, table, mjcf is None),

@@ -46,8 +46,6 @@ class Robot:
     """Rotor inertia seen at the joint, kg m^2 (kg)."""
     home_qpos: np.ndarray
     """(nq,), in MuJoCo's layout; the feet of a legged robot touch a floor at z = 0."""
-    home_joint_pos_u: np.ndarray
-    """The actuated joints' part of ``home_qpos``, rad (m)."""
     base_body: str
     """The body of the part ``base``."""
     is_floating_base: bool
@@ -55,7 +53,3 @@ class Robot:
     imu_site: str | None
     """The site of the part ``imu``."""
     mirror: Mirror | None
-
-    @property
-    def num_actuators(self) -> int:
-        return len(self.joint_names)

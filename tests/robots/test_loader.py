@@ -137,7 +137,6 @@ def test_a_folder(arm: Path) -> None:
     assert robot.joint_names == ("elbow", "shoulder")  # the table's order, not the model's
     np.testing.assert_array_equal(robot.kp_u, [20, 30])
     np.testing.assert_array_equal(robot.home_qpos, [-0.25, 0.5])
-    np.testing.assert_array_equal(robot.home_joint_pos_u, [0.5, -0.25])
     np.testing.assert_array_equal(robot.spec.compile().dof_armature, [0.02, 0.01])  # the MJCF's, and the table's
     np.testing.assert_array_equal(robot.armature_u, [0.01, 0.02])
     assert (robot.is_floating_base, robot.mirror, robot.imu_site) == (False, None, "imu")
