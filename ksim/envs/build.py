@@ -23,18 +23,16 @@ from ksim.envs.managers import (
 from ksim.envs.managers.call import init_memory
 from ksim.envs.managers.timers import covering_steps
 from ksim.envs.scene import ENCODER_BIAS, Scene, build_scene
-from ksim.envs.terms import (
+from ksim.envs.settings import (
     ActionSettings,
     CommandSettings,
     CurriculumSettings,
     EventSettings,
     MetricSettings,
     RewardSettings,
-    Term,
     TerminationSettings,
-    resolve,
-    resolve_groups,
 )
+from ksim.envs.terms import Term, resolve, resolve_groups
 from ksim.envs.tree import replace, strong
 from ksim.errors import ConfigError
 from ksim.physics import Physics, PhysicsState, initial_state, make_physics

@@ -8,8 +8,10 @@ import mujoco
 import numpy as np
 
 from ksim.config.schema import ManagerBasedRlEnvCfg, SimCfg
+from ksim.envs.calling import at, construct
 from ksim.envs.contacts import ContactSensor
-from ksim.envs.terms import SensorSettings, at, construct, resolve
+from ksim.envs.settings import SensorSettings
+from ksim.envs.terms import resolve
 from ksim.errors import ConfigError
 from ksim.physics.base import APPLIED_FORCES
 from ksim.robots import Robot, load

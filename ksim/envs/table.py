@@ -15,6 +15,7 @@ from ksim.config.values import parameters
 from ksim.envs.env import Env
 from ksim.envs.scene import Scene
 from ksim.envs.terms import Term
+from ksim.envs.traits import traits_of
 from ksim.errors import ConfigError
 from ksim.robots.parts import Kind
 
@@ -110,7 +111,7 @@ def _parameters(term: Term, scene: Scene) -> str:
         kind = _kind(known[name].annotation) if name in known else None
         value = term.params[name] if name in term.params else known[name].default
         if name in term.params or kind is not None:
-            shown.append(f"{name}={_value(value)}{_resolved(kind, value, scene)}")
+            shown.append(f"{name}={_value(value)}{_resolved(kind, value, scene, traits_of(term.func).actuated)}")
     if "weight" in term.driven:
         shown.append(f"weight=curriculum.{term.driven['weight']}")
     return " ".join(shown)
@@ -125,13 +126,13 @@ def _kind(annotation: Any) -> Kind | None:
     return None
 
 
-def _resolved(kind: Kind | None, names: Any, scene: Scene) -> str:
-    """What names are found, with their ids."""
+def _resolved(kind: Kind | None, names: Any, scene: Scene, actuated: bool) -> str:
+    """What names are found, with their ids; of the actuated joints only where the term looks among these."""
     if kind is None or not isinstance(names, str | tuple) or names == ".*":
         return ""
     try:
         if kind == "joint":
-            found = {scene.joint_names[i]: int(scene.joint_ids[i]) for i in scene.find_joints(names)}
+            found = {scene.joint_names[i]: int(scene.joint_ids[i]) for i in scene.find_joints(names, actuated=actuated)}
         else:
             found = {getattr(scene.model, kind)(i).name: int(i) for i in scene.find(kind, names)}
     except ConfigError:

@@ -8,6 +8,7 @@ import numpy as np
 
 from ksim.envs.joint_action import JointAction
 from ksim.envs.scene import Scene
+from ksim.envs.traits import term
 from ksim.mdp.quantities import per_joint
 from ksim.robots.actuators import Control
 from ksim.robots.parts import Joints
@@ -15,6 +16,7 @@ from ksim.robots.parts import Joints
 Scale = float | dict[str, float]
 
 
+@term(actuated=True)
 def joint_position(
     scene: Scene, *, joints: Joints = ".*", scale: Scale = 0.5, scale_by_strength: bool = False, soft_limit: float = 1.0
 ) -> JointAction:
@@ -37,6 +39,7 @@ def joint_position(
     return JointAction("position", ids, scale_a, scene.home_joint_pos[ids], lower, upper)
 
 
+@term(actuated=True)
 def relative_joint_position(scene: Scene, *, joints: Joints = ".*", scale: Scale = 0.1) -> JointAction:
     """Position targets relative to the measured positions: joint position + scale * action, within the ranges."""
     ids = scene.find_joints(joints, actuated=True)
@@ -45,11 +48,13 @@ def relative_joint_position(scene: Scene, *, joints: Joints = ".*", scale: Scale
     return JointAction("position", ids, _scale(scene, ids, scale), zeros, middle - half, middle + half, True)
 
 
+@term(actuated=True)
 def joint_velocity(scene: Scene, *, joints: Joints = ".*", scale: Scale = 1.0) -> JointAction:
     """Velocity targets: scale * action, rad/s or m/s."""
     return _direct(scene, "velocity", joints, scale, np.full(scene.num_actuated, np.inf))
 
 
+@term(actuated=True)
 def joint_effort(scene: Scene, *, joints: Joints = ".*", scale: Scale = 1.0) -> JointAction:
     """Torques or forces: scale * action, N m or N, within the actuators' limits."""
     return _direct(scene, "effort", joints, scale, scene.robot.torque_limit_u)

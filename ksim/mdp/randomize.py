@@ -14,6 +14,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from ksim.envs.context import Context
 from ksim.envs.math import quat_from_euler, quat_multiply, rotate
+from ksim.envs.traits import term
 from ksim.errors import ConfigError
 from ksim.mdp.contact_friction import check_friction_counts
 from ksim.mdp.events import Writes
@@ -136,6 +137,7 @@ def friction_loss(
     return _of_dofs(ctx, key, "dof_frictionloss", joints, range, operation)
 
 
+@term(actuated=True)
 def gains(
     ctx: Context,
     key: PRNGKeyArray,
@@ -163,6 +165,7 @@ def gains(
     }
 
 
+@term(actuated=True)
 def torque_limit(ctx: Context, key: PRNGKeyArray, *, joints: Joints = ".*", range: Range) -> Writes:
     """Factors of what the joints' actuators can do at most, each drawn for itself."""
     ids = ctx.scene.find_joints(joints, actuated=True)

@@ -7,6 +7,7 @@ from jaxtyping import Array, Float
 
 from ksim.envs import mirror
 from ksim.envs.context import Context
+from ksim.envs.traits import term
 from ksim.errors import ConfigError
 from ksim.mdp.quantities import Length, contact_points, is_asked_to_move, metres, per_joint, planar_velocity
 from ksim.robots.parts import Bodies, Joints
@@ -205,12 +206,14 @@ def action_size(ctx: Context) -> Float[Array, ""]:
     return jnp.sum(jnp.square(ctx.action))
 
 
+@term(actuated=True)
 def torque(ctx: Context, *, joints: Joints = ".*") -> Float[Array, ""]:
     """Mean of squared actuator torques as parts of their limits, in [0, 1]."""
     ids = ctx.scene.find_joints(joints, actuated=True)
     return jnp.mean(jnp.square(ctx.actuator_force[ids] / ctx.scene.robot.torque_limit_u[ids]))
 
 
+@term(actuated=True)
 def power(ctx: Context, *, joints: Joints = ".*") -> Float[Array, ""]:
     """Mechanical power that actuators give and take: sum of |torque of the last substep x velocity after it|, W."""
     ids = ctx.scene.find_joints(joints, actuated=True)

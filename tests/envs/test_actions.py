@@ -12,7 +12,8 @@ from support.terms import context, simulation
 from ksim.config.compose import compose
 from ksim.envs.managers import ActionManager
 from ksim.envs.scene import build_scene
-from ksim.envs.terms import ActionSettings, resolve
+from ksim.envs.settings import ActionSettings
+from ksim.envs.terms import resolve
 from ksim.errors import ConfigError
 from ksim.mdp.actions import joint_effort
 

@@ -6,7 +6,8 @@ import pytest
 from support.envs import MDP, Player, cartpole_task
 
 from ksim.envs.managers import EventManager
-from ksim.envs.terms import EventSettings, Term
+from ksim.envs.settings import EventSettings
+from ksim.envs.terms import Term
 
 E, T, EPISODE = 16, 150, 25
 

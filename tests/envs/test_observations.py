@@ -8,7 +8,7 @@ from scipy import stats
 from support.envs import MDP, Player, cartpole_task
 
 from ksim.envs.managers.noise import apply_noise
-from ksim.envs.terms import NoiseCfg
+from ksim.envs.settings import NoiseCfg
 
 VALUE = jnp.array([1.0, -2.0, 0.5])
 KEYS = jax.random.split(jax.random.key(0), 100_000)

@@ -4,11 +4,12 @@ import io
 
 import pytest
 from rich.console import Console
-from support.envs import MDP, kbot_task
+from support.envs import MDP, cartpole_task, kbot_task
 
 from ksim.config.schema import SceneCfg
 from ksim.envs import make_env
 from ksim.envs.table import describe
+from ksim.envs.table import text as table_text
 
 FEET = ".*FootBushing.*"
 
@@ -98,3 +99,12 @@ def test_weights_modes_and_curricula_are_told(rows):
     assert row(rows, "time_out")[2] == "truncates"
     assert row(rows, "reset_scene_to_default")[3] == "mode=reset"
     assert row(rows, "geom_friction")[2] == "events.friction"
+
+
+def test_of_actuated_joints_only_those_are_shown_that_the_term_reads():
+    joints = {"joints": "slider|hinge", "weight": 1.0}
+    rewards = {name: {"_target_": f"{MDP}.rewards.{name}"} | joints for name in ("torque", "joint_vel")}
+    text = table_text(make_env(cartpole_task(rewards=rewards), "mujoco"), 200)
+    (torque,), (velocity,) = ([x for x in text.splitlines() if f"rewards.{n}" in x] for n in ("torque", "joint_vel"))
+    assert "→ slider (0) " in torque and "hinge (" not in torque
+    assert "→ slider (0), hinge (1)" in velocity

@@ -5,7 +5,7 @@ import textwrap
 import pytest
 
 from ksim.envs import terms
-from ksim.envs.terms import (
+from ksim.envs.settings import (
     ActionSettings,
     EventSettings,
     NoiseCfg,

@@ -8,12 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
+from ksim.envs.calling import at, construct
 from ksim.envs.carry import Memory
 from ksim.envs.context import Context
 from ksim.envs.joint_action import JointAction
 from ksim.envs.managers.timers import draw_steps, nearest_steps
 from ksim.envs.scene import Scene
-from ksim.envs.terms import DelayCfg, Term, at, construct
+from ksim.envs.settings import DelayCfg
+from ksim.envs.terms import Term
 from ksim.errors import ConfigError
 from ksim.robots.actuators import Control
 

@@ -10,9 +10,10 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
 from ksim.config.words import shown
+from ksim.envs.calling import at, construct
 from ksim.envs.carry import Memory
 from ksim.envs.context import Context
-from ksim.envs.terms import Term, at, construct
+from ksim.envs.terms import Term
 from ksim.envs.tree import strong
 from ksim.errors import ConfigError
 

@@ -9,11 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
+from ksim.envs.calling import at
 from ksim.envs.carry import Memory
 from ksim.envs.context import Context
 from ksim.envs.managers.call import as_array, bound, value_and_memory
 from ksim.envs.managers.timers import draw_steps
-from ksim.envs.terms import Term, at
+from ksim.envs.terms import Term
 from ksim.envs.tree import strong, where
 from ksim.errors import ConfigError
 

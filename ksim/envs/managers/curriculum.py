@@ -11,7 +11,8 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from ksim.config.words import choices, hint
-from ksim.envs.terms import Term, at, construct
+from ksim.envs.calling import at, construct
+from ksim.envs.terms import Term
 from ksim.envs.tree import strong
 from ksim.errors import ConfigError
 

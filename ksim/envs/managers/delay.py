@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from ksim.envs.managers.timers import draw_steps, nearest_steps
-from ksim.envs.terms import DelayCfg
+from ksim.envs.settings import DelayCfg
 from ksim.envs.tree import where
 
 

@@ -8,13 +8,14 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int, PRNGKeyArray
 
 from ksim.config.words import hint, shown
+from ksim.envs.calling import at
 from ksim.envs.carry import Memory
 from ksim.envs.context import Context
 from ksim.envs.managers.call import as_array, call
 from ksim.envs.managers.timers import draw_steps
 from ksim.envs.scene import ENCODER_BIAS
 from ksim.envs.stale import as_fired
-from ksim.envs.terms import Term, at
+from ksim.envs.terms import Term
 from ksim.errors import ConfigError
 from ksim.physics.base import APPLIED_FORCES, INERTIAL_FIELDS
 

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from ksim.envs.terms import NoiseCfg
+from ksim.envs.settings import NoiseCfg
 
 
 def draw_noise(noise: NoiseCfg, like: Float[Array, " n"], key: PRNGKeyArray) -> Float[Array, " n"]:

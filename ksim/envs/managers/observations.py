@@ -17,7 +17,8 @@ from ksim.envs.managers.delay import DelayLine, delay, push
 from ksim.envs.managers.noise import apply_noise, disturb, draw_noise
 from ksim.envs.mirror import SignedPermutation
 from ksim.envs.scene import Scene
-from ksim.envs.terms import ObservationGroup, ObservationGroupCfg, Term
+from ksim.envs.settings import ObservationGroupCfg
+from ksim.envs.terms import ObservationGroup, Term
 from ksim.envs.traits import traits_of
 from ksim.envs.tree import where
 from ksim.errors import ConfigError
