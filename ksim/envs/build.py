@@ -23,16 +23,7 @@ from ksim.envs.managers import (
 from ksim.envs.managers.call import init_memory
 from ksim.envs.managers.timers import covering_steps
 from ksim.envs.scene import ENCODER_BIAS, Scene, build_scene
-from ksim.envs.settings import (
-    ActionSettings,
-    CommandSettings,
-    CurriculumSettings,
-    EventSettings,
-    MetricSettings,
-    RewardSettings,
-    TerminationSettings,
-)
-from ksim.envs.terms import Term, resolve, resolve_groups
+from ksim.envs.task import TaskTerms
 from ksim.envs.tree import replace, strong
 from ksim.errors import ConfigError
 from ksim.physics import Physics, PhysicsState, initial_state, make_physics
@@ -47,7 +38,7 @@ class EnvParts:
         self.physics_dt = cfg.sim.timestep
         self.step_dt = self.physics_dt * cfg.decimation
         self.max_episode_steps = covering_steps(cfg.episode_length_s, self.step_dt)
-        self._resolve_terms()
+        self._make_managers()
         self._memory_like, self.obs_sizes, fields = self._trace_terms()
         self.physics: Physics = make_physics(engine, self.scene.model, fields, threads)
         for name, path in self.events.model_fields.items():
@@ -55,28 +46,20 @@ class EnvParts:
                 raise ConfigError(f"{path}: mjModel's {name!r} cannot differ between envs on physics={engine}")
         self._implied_fields = self.physics.implied_fields(self.events.model_fields)
 
-    def _resolve_terms(self) -> None:
-        """Make the managers, and the scene with the actuators that the action terms ask for."""
-        cfg = self.cfg
-        self.curriculum = CurriculumManager(resolve("task.curriculum", cfg.curriculum, CurriculumSettings))
-
-        def terms(kind: str, settings: type) -> dict[str, Term]:
-            path = f"task.{kind}"
-            return self.curriculum.drive(path, resolve(path, getattr(cfg, kind) or {}, settings))
-
-        self.events = EventManager(terms("events", EventSettings), self.step_dt)
-        self.commands = CommandManager(terms("commands", CommandSettings), self.step_dt)
+    def _make_managers(self) -> None:
+        """The managers, and the scene with the actuators that the action terms ask for."""
+        cfg, terms = self.cfg, TaskTerms.of(self.cfg)
         self.scene: Scene = build_scene(cfg)
-        self.actions = ActionManager(resolve("task.actions", cfg.actions, ActionSettings), self.scene, cfg.decimation)
+        self.curriculum = CurriculumManager(terms.curriculum)
+        self.events = EventManager(terms.events, self.step_dt)
+        self.commands = CommandManager(terms.commands, self.step_dt)
+        self.actions = ActionManager(terms.actions, self.scene, cfg.decimation)
         self.scene.set_control(self.actions.control)
         self.contacts = ContactManager(self.scene.contacts)
-        self.observations = ObservationManager(resolve_groups("task.observations", cfg.observations), self.step_dt)
-        reward_scale = self.step_dt if cfg.scale_rewards_by_dt else 1.0
-        self.rewards = RewardManager(terms("rewards", RewardSettings), reward_scale)
-        self.terminations = TerminationManager(terms("terminations", TerminationSettings))
-        if self.terminations.time_outs and self.max_episode_steps == 0:
-            raise ConfigError("task.episode_length_s: must be positive where a time-out term ends episodes")
-        self.metrics = MetricManager(terms("metrics", MetricSettings))
+        self.observations = ObservationManager(terms.observations, self.step_dt)
+        self.rewards = RewardManager(terms.rewards, self.step_dt if cfg.scale_rewards_by_dt else 1.0)
+        self.terminations = TerminationManager(terms.terminations)
+        self.metrics = MetricManager(terms.metrics)
         self.episode = EpisodeSums(self.rewards, self.metrics, self.step_dt)
         self.action_size = self.actions.size
         groups = [group.terms for group in self.observations.groups.values()]

@@ -164,11 +164,11 @@ MISTAKES = {
     ),
     "time_out_without_limit": (
         {"terminations": {"mine": {"_target_": vector, "time_out": True}}},
-        r"^task\.episode_length_s: must be positive where a time-out term ends episodes$",
+        r"^task\.terminations\.\w+: a time-out needs task\.episode_length_s above 0; set it, or",
     ),
     "time_out_with_a_negative_limit": (
         {"terminations": {"mine": {"_target_": f"{MDP}.terminations.time_out"}}, "episode_length_s": -1.0},
-        r"^task\.episode_length_s: must be positive where a time-out term ends episodes$",
+        r"^task\.terminations\.\w+: a time-out needs task\.episode_length_s above 0; set it, or",
     ),
 }
 

@@ -19,11 +19,11 @@ from ksim.envs.carry import EnvCarry, Obs, StepOutput
 from ksim.envs.drawing import draw, drawn_terms
 from ksim.envs.env import Env, make_env
 from ksim.envs.log import summarize
+from ksim.envs.check import check_task
 from ksim.errors import ConfigError, KsimError
 from ksim.physics import choose_engine
 from ksim.physics.base import float_dtype
 from ksim.system import jax_setup
-from ksim.training.checks import check_task
 from ksim.viz.env_view import camera, visual_model
 from ksim.viz.live import LiveRenderer
 from ksim.viz.markers import DebugVisualizer
