@@ -19,7 +19,7 @@ from typing import Any
 
 from ksim.config.targets import TARGET, locate, target_name
 from ksim.config.values import build, convert, parameters
-from ksim.config.words import choices, hint, in_words, shown
+from ksim.config.words import choices, hint, shown
 from ksim.envs.settings import ObservationGroupCfg, ObservationSettings
 from ksim.errors import ConfigError
 
@@ -138,8 +138,6 @@ def _resolve_term(path: str, name: str, term: Any, settings: type) -> Term:
         if param.default is inspect.Parameter.empty and key not in given_params and key not in setting_names:
             raise ConfigError(f"{path}: {target_name(func)} needs the parameter '{key}'")
     return Term(name, path, func, given_params, build(settings, given_settings, path))
-
-
 
 
 def _positional_hint(func: Callable[..., Any], name: str) -> str:

@@ -10,7 +10,6 @@ from ksim.config.words import hint, listed
 from ksim.envs.api.manager_based import ManagerBasedRlEnv
 from ksim.envs.check import check_task
 from ksim.envs.env import Env, make_env
-from ksim.envs.check import check_task
 from ksim.errors import ConfigError
 from ksim.physics import choose_engine
 from ksim.system import jax_setup

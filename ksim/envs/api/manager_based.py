@@ -16,10 +16,10 @@ from ksim.config.fields import limits_of
 from ksim.config.schema import ManagerBasedRlEnvCfg, PhysicsCfg
 from ksim.config.words import hint, listed
 from ksim.envs.carry import EnvCarry, Obs, StepOutput
+from ksim.envs.check import check_task
 from ksim.envs.drawing import draw, drawn_terms
 from ksim.envs.env import Env, make_env
 from ksim.envs.log import summarize
-from ksim.envs.check import check_task
 from ksim.errors import ConfigError, KsimError
 from ksim.physics import choose_engine
 from ksim.physics.base import float_dtype
