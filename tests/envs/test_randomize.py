@@ -7,6 +7,7 @@ from support import plain
 from support.envs import MDP, Player, cartpole_task
 
 E, T = 5, 14
+IMPLIED = ("body_subtreemass", "dof_M0", "dof_invweight0", "body_invweight0", "actuator_acc0", "cam_poscom0")
 
 
 @pytest.fixture(scope="module", params=["mujoco", "mjx"])
@@ -63,14 +64,7 @@ def test_constants_are_those_of_the_envs_own_inertia(play):
     for step in steps:
         for env in range(E):
             own = own_model(model, step.after, env)
-            for name in (
-                "body_subtreemass",
-                "dof_M0",
-                "dof_invweight0",
-                "body_invweight0",
-                "actuator_acc0",
-                "cam_poscom0",
-            ):
+            for name in IMPLIED:
                 got = step.after.envs.model_fields[name][env]
                 np.testing.assert_allclose(got, getattr(own, name), rtol=1e-4, atol=1e-5, err_msg=name)
     drawn = np.stack([step.after.envs.model_fields["body_mass"][:, model.body("pole").id] for step in steps])
@@ -81,8 +75,7 @@ def test_constants_are_those_of_the_envs_own_inertia(play):
 def test_only_what_events_write_and_imply_differs_between_envs(play):
     _, steps = play
     written = {"body_mass", "body_inertia", "dof_armature", "xfrc_applied"}
-    implied = {"body_subtreemass", "dof_M0", "dof_invweight0", "body_invweight0", "actuator_acc0", "cam_poscom0"}
-    assert set(steps[0].after.envs.model_fields) == written | implied
+    assert set(steps[0].after.envs.model_fields) == written | set(IMPLIED)
 
 
 def test_each_env_moves_with_its_own_model_and_force(play):
@@ -155,3 +148,30 @@ def test_a_startup_draws_once():
             own = own_model(model, state, env)
             np.testing.assert_allclose(state.envs.model_fields["dof_invweight0"][env], own.dof_invweight0, rtol=1e-4)
     assert np.unique(steps[0].before.envs.model_fields["body_mass"][:, model.body("pole").id]).size == E
+
+
+MASS = {"_target_": f"{MDP}.randomize.mass", "bodies": "pole", "range": [0.3, 3.0]}
+EVERY = {"interval_range_s": [0.04, 0.06]}
+
+
+@pytest.mark.parametrize(("mode", "when"), [("startup", {}), ("reset", {}), ("interval", EVERY), ("step", {})])
+def test_constants_follow_a_mass_in_each_mode(mode, when):
+    """In every env and at every step; and a fresh episode's forward pass has them, too."""
+    player = Player(
+        cartpole_task(
+            episode_length_s=0.1,
+            terminations={"time_out": {"_target_": f"{MDP}.terminations.time_out"}},
+            events={"mass": MASS | {"mode": mode} | when},
+        )
+    )
+    model = player.env.scene.model
+    steps = player.play(np.zeros((7, E, 1)), random_age=True)
+    for state in (steps[0].before, *(step.after for step in steps)):
+        for env in range(E):
+            own = own_model(model, state, env)
+            for name in IMPLIED:
+                got = state.envs.model_fields[name][env]
+                np.testing.assert_allclose(got, getattr(own, name), rtol=1e-4, atol=1e-5, err_msg=name)
+    pole = np.stack([step.after.envs.model_fields["body_mass"][:, model.body("pole").id] for step in steps])
+    changes = {"startup": 0, "reset": 1, "interval": 1, "step": 6}[mode]
+    assert np.all((np.diff(pole, axis=0) != 0).sum(axis=0) >= changes)

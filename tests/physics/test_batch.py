@@ -110,6 +110,77 @@ def test_a_population_is_mapped_over(scene):
     assert same(jax.tree.map(lambda x: x.reshape(6, *x.shape[2:]), mapped), flat)
 
 
+# What a step depends on besides what the carry holds: time, inputs, which equalities are on, where mocap bodies are,
+# user data.
+PUPPET = """
+<mujoco>
+  <size nuserdata="3"/>
+  <worldbody>
+    <body name="hand" mocap="true" pos="0 0 1"><geom size="0.02" contype="0" conaffinity="0"/></body>
+    <body name="puppet" pos="0 0 1"><freejoint/><geom size="0.1"/></body>
+    <body name="arm" pos="1 0 1">
+      <joint name="a"/><geom type="capsule" size="0.02" fromto="0 0 0 0.2 0 0"/>
+      <body pos="0.2 0 0"><joint name="b" axis="0 1 0"/><geom type="capsule" size="0.02" fromto="0 0 0 0.2 0 0"/></body>
+    </body>
+  </worldbody>
+  <equality>
+    <weld body1="hand" body2="puppet"/><joint joint1="a" joint2="b"/><joint joint1="b" joint2="a" active="false"/>
+  </equality>
+  <actuator><general joint="a" dyntype="filter" dynprm="0.1" gainprm="1"/><motor joint="b"/></actuator>
+  <sensor><clock/><framepos objtype="body" objname="hand"/></sensor>
+</mujoco>
+"""
+INTEGRATION = mujoco.mjtState.mjSTATE_INTEGRATION
+
+
+def parts(model: mujoco.MjModel) -> dict[str, slice]:
+    """Where each component of the integration state lies in a row."""
+    found, start = {}, 0
+    for component in mujoco.mjtState.__members__.values():
+        if component & INTEGRATION and bin(component).count("1") == 1:
+            size = mujoco.mj_stateSize(model, component)
+            found[component.name.removeprefix("mjSTATE_").lower()] = slice(start, start + size)
+            start += size
+    assert start == mujoco.mj_stateSize(model, INTEGRATION)
+    return found
+
+
+PARTS = parts(mujoco.MjModel.from_xml_string(PUPPET))
+
+
+def test_the_puppet_has_every_component_of_a_state():
+    """But for plugins, plasticity, and delays of actuators and sensors, which no robot here has."""
+    empty = {name for name, part in PARTS.items() if part.start == part.stop}
+    assert empty <= {"history", "plastic", "plugin"} and len(PARTS) >= 13
+
+
+@pytest.mark.parametrize("call", ["step", "forward"])
+@pytest.mark.parametrize("poisoned", [name for name, part in PARTS.items() if part.stop > part.start])
+def test_the_whole_state_is_written_anew_in_each_call(call, poisoned):
+    """Whatever lies in the pool's memory, component by component: the same bits come back, and stay there."""
+    model = mujoco.MjModel.from_xml_string(PUPPET)
+    fields = ("xpos", "qacc", "sensordata", "actuator_force", "qfrc_smooth")
+    physics = BatchPhysics(model, fields, 2)
+    rng = np.random.default_rng(0)
+    state = replace(initial_state(model, fields, 3), qvel=jnp.asarray(rng.normal(0, 1, (3, model.nv)), jnp.float32))
+    state = replace(state, act=jnp.ones((3, model.na)))
+    ctrl_ESu = jnp.asarray(rng.normal(0, 1, (3, 2, model.nu)), jnp.float32)
+    forces = {"xfrc_applied": jnp.ones((3, model.nbody, 6))}  # the other forces are not given: they are zero
+
+    def run():
+        if call == "step":
+            return physics.step(state, forces, ctrl_ESu)
+        return physics.forward(state, forces, ctrl_ESu[:, 0], jnp.ones(3, bool))
+
+    clean = jax.device_get(run())
+    (batch,) = physics._batches.values()
+    left = np.array(batch.state)
+    batch.state[:, PARTS[poisoned]] = 0.0 if poisoned == "eq_active" else rng.uniform(0.1, 0.9)
+    assert not np.array_equal(batch.state, left)
+    assert same(jax.device_get(run()), clean)
+    assert np.array_equal(batch.state, left)
+
+
 SLIDERS = """
 <mujoco>
   <worldbody>
@@ -117,30 +188,36 @@ SLIDERS = """
     <body name="b" pos="1 0 0"><joint name="y" type="slide"/><geom size="0.1" contype="0" conaffinity="0"/></body>
   </worldbody>
   <equality><joint joint1="x" joint2="y"/></equality>
+  <actuator><motor joint="x"/></actuator>
 </mujoco>
 """
 
 
-@pytest.mark.parametrize("call", ["step", "forward"])
+@pytest.mark.parametrize("call", ["step", "changing controls", "forward"])
 def test_an_error_of_mujoco_ends_only_its_env(call):
-    """An env in which MuJoCo raises comes back as NaN; the others run to completion, and later calls are right."""
+    """An env in which MuJoCo raises comes back as NaN; the others run to completion, and later calls are right.
+
+    Whether the controls are held, which makes one call into the pool, or not; several envs may fail at once.
+    """
     model = mujoco.MjModel.from_xml_string(SLIDERS)
     physics = BatchPhysics(model, ("xpos",), 2)
     state = replace(initial_state(model, ("xpos",), 4), qvel=jnp.ones((4, 2)))
-    ctrl = jnp.zeros((4, 3, 0))
+    ctrl = jnp.zeros((4, 3, 1)).at[:, 1].set(1.0 if call == "changing controls" else 0.0)
 
     def run(eq_type):
         fields = {"eq_type": jnp.asarray(eq_type, jnp.float32)[:, None]}
-        if call == "step":
+        if call != "forward":
             return physics.step(state, fields, ctrl)
         return physics.forward(state, fields, ctrl[:, 0], jnp.ones(4, bool))
 
     joint = int(mujoco.mjtEq.mjEQ_JOINT)
+    assert not any(np.isnan(x).any() for x in jax.tree.leaves(run([joint] * 4)))
     good, bad = run([joint] * 4), run([joint, 99, joint, joint])  # 99 is no kind of constraint: MuJoCo raises
     assert np.isnan(bad.qpos[1]).all()
     rest = np.array([0, 2, 3])
     assert same(*(jax.tree.map(lambda x: x[rest], s) for s in (good, bad)))
     assert same(run([joint] * 4), good)
+    assert np.isnan(np.array(run([99, joint, joint, 99]).qpos)).all(axis=1).tolist() == [True, False, False, True]
 
 
 def test_diverged_envs_say_nothing_on_the_terminal_or_on_disk(scene, tmp_path, monkeypatch, capfd):
