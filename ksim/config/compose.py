@@ -27,6 +27,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ksim.config import algorithm, hydra_internals, trees
+from ksim.config.empty import empty
 from ksim.config.explain import check_given, explain, explain_node, unknown_key
 from ksim.config.overrides import parse_overrides, texts
 from ksim.config.schema import Config, ManagerBasedRlEnvCfg, SceneCfg
@@ -166,6 +167,8 @@ def to_config(cfg: DictConfig) -> Config:
     state: Any = HydraConfig.get()
     overrides = parse_overrides(texts(state.overrides.task))
     ours = _mapping(OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"]))
+    values = [o for o in overrides if o.key_or_group not in state.runtime.choices]
+    empty(ours, values, typing.cast(DictConfig, HydraConfig.instance().cfg))
     _refuse_said_twice(ours)
     try:
         places = algorithm.merge_task(ours, str(state.runtime.choices.get("algo")), overrides)
@@ -215,7 +218,8 @@ def with_overrides(cfg: Config, overrides: Sequence[str]) -> Config:
     node = typing.cast(DictConfig, OmegaConf.merge(OmegaConf.structured(Config), plain(cfg)))
     OmegaConf.set_struct(node, True)
     OmegaConf.set_struct(node.algo, False)
-    for parsed in parse_overrides(overrides):
+    parsed_overrides = parse_overrides(overrides)
+    for parsed in parsed_overrides:
         if parsed.is_sweep_override():
             raise ConfigError(f"{parsed.input_line} is a sweep; give one value")
         try:
@@ -223,6 +227,7 @@ def with_overrides(cfg: Config, overrides: Sequence[str]) -> Config:
         except Exception as error:
             raise ConfigError(explain(error, overrides, find_algorithm=lambda: type(cfg.algo))) from error
     changed = _mapping(node, resolve=True)
+    empty(changed, parsed_overrides)
     _refuse_driven(changed["task"]["curriculum"], overrides)
     _refuse_said_twice(changed)
     return _typed(changed)

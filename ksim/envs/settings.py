@@ -22,7 +22,8 @@ class RewardSettings:
 class TerminationSettings:
     """Settings of a termination term."""
 
-    time_out: bool = False  # true: this end truncates the episode and does not terminate it
+    # True: this end truncates the episode and does not terminate it; None: as the term's own trait says.
+    time_out: bool | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -55,7 +55,7 @@ class TaskTerms:
 
 
 def _check_time_outs(terminations: dict[str, Term], episode_length_s: float) -> None:
-    for name in TerminationManager(terminations).time_outs if episode_length_s <= 0 else ():
+    for name in TerminationManager(terminations).needs_time_limit if episode_length_s <= 0 else ():
         path = terminations[name].path
         raise ConfigError(
             f"{path}: a time-out needs task.episode_length_s above 0; set it, or {path}=null for episodes without a"

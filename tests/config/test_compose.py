@@ -157,12 +157,37 @@ _PUSH = "{_target_: ksim.mdp.events.push, mode: interval, interval_range_s: [1.0
         ("", ["task.events={}"], []),
         ("", [f"+task.events.push={_PUSH}"], [_DEFAULT, "push"]),
         ("", [f"+task.events.{_DEFAULT}=null"], []),
+        (f"events: {{push: {_PUSH}}}", ["task.events={}"], []),
+        (f"events: {{push: {_PUSH}}}", ["task.events={}", f"+task.events.kick={_PUSH}"], [_DEFAULT, "kick"]),
+        (f"events: {{push: {_PUSH}}}", [f"+task.events.kick={_PUSH}", "task.events={}"], []),
+        (f"events: {{push: {_PUSH}}}", ["task.events={}", "task.events=null"], [_DEFAULT]),
     ],
 )
 def test_the_default_event(user_dir, yaml_events, overrides, expected):
     cfg = compose.compose(["task=mine", *overrides], user_dir(_MINIMAL + yaml_events))
     assert [name for name, term in cfg.task.events.items() if term is not None] == expected
     assert cfg == dataclasses.replace(cfg, task=dataclasses.replace(cfg.task))  # nothing is added a second time
+
+
+@pytest.mark.parametrize("group", ["events", "terminations", "rewards", "metrics"])
+def test_an_empty_mapping_removes_all_terms(user_dir, group, tmp_path):
+    """On the command line and in a derived task; what is added after it stays."""
+    folder = user_dir(f"defaults: [kbot_standing, _self_]\n{group}: {{}}\n", name="none")
+    base = compose.compose(["task=kbot_standing"])
+    assert len(getattr(base.task, group)) > 1
+    changed = [
+        compose.compose(["task=none"], folder),
+        compose.compose([f"task.{group}={{}}"]),
+        compose.with_overrides(base, [f"task.{group}={{}}"]),
+    ]
+    for cfg in changed:
+        assert getattr(cfg.task, group) == {}
+        assert cfg == dataclasses.replace(base, name=cfg.name, task=dataclasses.replace(base.task, **{group: {}}))
+    (tmp_path / "config.yaml").write_text(freeze(changed[0]))
+    assert load_frozen(tmp_path / "config.yaml") == changed[0]
+    user_dir(f"defaults: [none, _self_]\n{group}: {{one: {{_target_: x}}}}\n", name="one")
+    only = compose.compose(["task=one"], folder).task
+    assert [name for name in getattr(only, group) if name != _DEFAULT] == ["one"]
 
 
 # The user's own files. ------------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ import textwrap
 import pytest
 
 from ksim.envs import terms
+from ksim.envs.managers import TerminationManager
 from ksim.envs.settings import (
     ActionSettings,
     EventSettings,
@@ -315,3 +316,14 @@ def test_wrong_observation_groups_are_refused(groups, message):
     with pytest.raises(ConfigError) as error:
         terms.resolve_groups("task.observations", groups)
     assert str(error.value) == message
+
+
+@pytest.mark.parametrize(("said", "truncates"), [({}, True), ({"time_out": True}, True), ({"time_out": False}, False)])
+def test_what_a_task_says_of_a_time_out_counts(said, truncates):
+    """The built-in one truncates unless the task says that it terminates; another one the other way round."""
+    term = {"_target_": "ksim.mdp.terminations.time_out"} | said
+    manager = TerminationManager(terms.resolve("task.terminations", {"mine": term}, TerminationSettings))
+    assert (manager.time_outs == {"mine"}) == truncates and manager.needs_time_limit == {"mine"}
+    other = {"_target_": "ksim.mdp.terminations.nan"} | said
+    manager = TerminationManager(terms.resolve("task.terminations", {"mine": other}, TerminationSettings))
+    assert (manager.time_outs == {"mine"}) == bool(said.get("time_out"))

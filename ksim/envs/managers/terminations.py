@@ -30,14 +30,19 @@ class Ends(NamedTuple):
         return self.terminated | self.truncated
 
 
+def _truncates(term: Term) -> bool:
+    """What the task says, or else what the term does."""
+    said: bool | None = term.settings.time_out
+    return traits_of(term.func).time_out if said is None else said
+
+
 class TerminationManager:
     """Ends of one env's episode; with no term, episodes never end."""
 
     def __init__(self, terms: dict[str, Term]):
         self.terms = terms
-        self.time_outs = {
-            name for name, term in terms.items() if term.settings.time_out or traits_of(term.func).time_out
-        }
+        self.time_outs = {name for name, term in terms.items() if _truncates(term)}
+        self.needs_time_limit = self.time_outs | {name for name, term in terms.items() if traits_of(term.func).time_out}
 
     def compute(self, ctx: Context) -> tuple[Ends, Memory]:
         """How the episode ends, and what terms remember of it."""
