@@ -35,6 +35,7 @@ options:
   episodes=256          how many, one an env
   seed=<the run's>      seed of the episodes; the same seed gives the same numbers
   video=true            film the first episode
+  video_overlay=false   write time, commands and reward into the film
   physics=<the run's>   engine: mujoco, mjx, or auto (mjx where JAX sees an accelerator)
   compare=true          on another engine than the training's: play on that one, too, and print the gap
   robustness=false      also a table of perturbations, one at a time; each plays as many episodes as the evaluation,
@@ -64,6 +65,7 @@ class Options:
     episodes: int = 256
     seed: int | None = None
     video: bool = True
+    video_overlay: bool = False
     physics: str | None = None
     compare: bool = True
     robustness: bool = False
@@ -129,6 +131,7 @@ def main(argv: Sequence[str]) -> None:
             episodes=chosen.episodes,
             seed=seed,
             video=chosen.video,
+            overlay=chosen.video_overlay,
             about={
                 "step": step,
                 "options": dataclasses.asdict(chosen),

@@ -20,7 +20,8 @@ from ksim.config.schema import Config
 from ksim.errors import ConfigError, KsimError
 from ksim.evaluation import evaluate as evaluation
 from ksim.evaluation.episodes import Episodes
-from ksim.evaluation.evaluate import reward_rates, summarize
+from ksim.evaluation.evaluate import summarize
+from ksim.evaluation.first import reward_rates
 from ksim.store import checkpoint, run_dir
 from ksim.store.run_dir import RunDir
 from ksim.system import trust
@@ -194,10 +195,10 @@ def test_evaluations_in_the_same_second_have_folders_of_their_own(run, monkeypat
 
 
 def test_a_failed_evaluation_leaves_nothing(run, monkeypatch):
-    def full(*args: object) -> None:
+    def full(*args: object, **kwargs: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(evaluation, "plot_first", full)
+    monkeypatch.setattr(evaluation, "show_first", full)
     before = contents(run.path)
     with pytest.raises(KsimError, match=r"eval/.* cannot be written: No space left on device"):
         evaluate(run, "task.episode_length_s=0.1")

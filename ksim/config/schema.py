@@ -193,6 +193,7 @@ class EvalCfg:
 
     episodes: int = setting(MISSING, at_least=0)  # fresh episodes at the end, one an env; 0: no evaluation there
     video: bool = MISSING  # also render one episode
+    video_overlay: bool = MISSING  # write time, commands and reward into it
     video_length_s: float = setting(MISSING, above=0)  # longest video, in seconds of simulated time
     # Env steps of training between two that judge which checkpoint is best; None: there are none.
     interval_steps: int | None = setting(MISSING, above=0)

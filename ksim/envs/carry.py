@@ -90,6 +90,7 @@ class StepOutput(eqx.Module):
         episode: (E,) the running episode so far, this step included, by name: `return`, `length` (env steps),
             `reward/<term>` (per second), `metric/<name>`.
         log: sums of these over the episodes that ended with this step, scalars; see `ksim.envs.log`.
+        terminal: what each env had when it was judged, before any reset: the episode's last state where it is done.
     """
 
     obs: Obs
@@ -100,6 +101,7 @@ class StepOutput(eqx.Module):
     ends: dict[str, Bool[Array, " E"]]
     episode: dict[str, Float[Array, " E"]]
     log: dict[str, Float[Array, ""]]
+    terminal: PerEnv
 
     @property
     def done(self) -> Bool[Array, " E"]:

@@ -106,6 +106,7 @@ class Env(Phases):
         carry, diverged_E = self.simulate(carry, last, action_Ea, ctrl_ESu)
         carry, ends_E = self.compute_terminations(carry, diverged_E)
         carry, rewards_E = self.compute_rewards(carry, ends_E, diverged_E)
+        terminal = carry.envs
         terminal_obs, lost_E = self.compute_terminal_observations(carry, terminal_key_E)
         episode_E = self.episode.report(carry.envs.episode)
         log = self._log(carry, ends_E, rewards_E, episode_E, diverged_E)
@@ -115,7 +116,7 @@ class Env(Phases):
         log |= _count({path: x_E | (lost_E[path] & ends_E.done) for path, x_E in not_finite_E.items()})
         terminated_E, truncated_E, by_term_E = ends_E
         return carry, StepOutput(
-            obs, terminal_obs, rewards_E.total, terminated_E, truncated_E, by_term_E, episode_E, log
+            obs, terminal_obs, rewards_E.total, terminated_E, truncated_E, by_term_E, episode_E, log, terminal
         )
 
     def restart(

@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from ksim.envs.carry import EnvCarry, Obs
 from ksim.envs.env import Env
-from ksim.envs.tree import with_shared
+from ksim.envs.tree import replace, with_shared
 from ksim.rl.networks import ActorCritic
 from ksim.rl.normalizer import Normalizer
 
@@ -22,10 +22,12 @@ class Episodes(eqx.Module):
         values: by name, each (E,): `return`, `length` (env steps), `reward/<term>` (per second), `metric/<name>`.
         terminated: (E,) it ended in a state of its own.
         ends: by termination term, each (E,).
-        qpos_Tq, qvel_Tv: (T, nq) and (T, nv) of the first env after each step; a fresh episode follows an end.
+        qpos_Tq, qvel_Tv: (T, nq) and (T, nv) of the first env after each step, its episode's last state included; a
+            fresh episode follows an end.
         action_Ta: (T, a) its actions.
         means_T: its running `values`, each (T,).
         command_Tn: its commands, by name, each (T, n).
+        carry_T: all that it carried after each step, as so many envs, for what terms draw; None where it was not kept.
     """
 
     values: dict[str, Float[Array, " E"]]
@@ -36,6 +38,7 @@ class Episodes(eqx.Module):
     action_Ta: Float[Array, "T a"]
     means_T: dict[str, Float[Array, " T"]]
     command_Tn: dict[str, Float[Array, "T n"]]
+    carry_T: EnvCarry | None = None
 
 
 def evaluate(
@@ -46,6 +49,7 @@ def evaluate(
     num_envs: int,
     num_steps: int,
     curriculum: Mapping[str, Any] | None = None,
+    keep_carry: bool = False,
 ) -> Episodes:
     """Play the policy's mean action.
 
@@ -56,6 +60,7 @@ def evaluate(
         num_envs: E, one episode each.
         num_steps: T, env steps of a full episode.
         curriculum: how far a training's curricula have come; they stay there. None: they begin, and go on.
+        keep_carry: also return `Episodes.carry_T`.
     """
     state, obs = env.reset(key, num_envs, curriculum=curriculum)
 
@@ -69,7 +74,9 @@ def evaluate(
         now = (out.episode, out.terminated, out.ends)
         first = jax.tree.map(lambda new, old: jnp.where(running_E, new, old), now, first)
         means = {name: x_E[0] for name, x_E in out.episode.items()}
-        shown = (state.envs.physics.qpos[0], state.envs.physics.qvel[0], distribution.mean[0], means, commands)
+        last = jax.tree.map(lambda x: x[0], out.terminal)  # where the episode is over, the state has gone on
+        kept = replace(last, key=None) if keep_carry else None  # random keys cannot leave the device
+        shown = (last.physics.qpos, last.physics.qvel, distribution.mean[0], means, commands, kept)
         return (state, out.obs, running_E & ~out.done, first), shown
 
     like = jax.eval_shape(lambda s, a: env.step(s, a)[1], state, state.envs.action)
@@ -77,4 +84,6 @@ def evaluate(
     carry = (state, obs, jnp.ones(num_envs, bool), first)
     (_, _, _, first), shown_T = jax.lax.scan(step, carry, None, length=num_steps)
     values, terminated, ends = first
-    return Episodes(values, terminated, ends, *shown_T)
+    *numbers_T, envs_T = shown_T
+    carry_T = EnvCarry(envs_T, replace(state.shared, key=None)) if keep_carry else None
+    return Episodes(values, terminated, ends, *numbers_T, carry_T)  # type: ignore[call-arg]

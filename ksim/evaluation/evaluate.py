@@ -12,19 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import mujoco
 import numpy as np
 
 from ksim import __version__
 from ksim.errors import KsimError
 from ksim.evaluation.episodes import Episodes, evaluate
+from ksim.evaluation.first import VIDEO, show_first
 from ksim.store import files
 from ksim.training.experiment import Experiment, random_key
-from ksim.viz.env_view import camera, visual_model
-from ksim.viz.plots import plot_episode
-from ksim.viz.render import try_render_video
 
-VIDEO = "video.mp4"
 _STEPS_WITHOUT_LIMIT = 1000  # length of an evaluation where episodes have no time limit
 
 
@@ -53,6 +49,7 @@ def evaluate_into(
     episodes: int,
     seed: int,
     video: bool,
+    overlay: bool = False,
     about: Mapping[str, Any],
     replace: bool = False,
 ) -> Result:
@@ -68,13 +65,14 @@ def evaluate_into(
         episodes: how many.
         seed: of their random stream, which is not the training's in any case.
         video: also film the first episode.
+        overlay: write time, commands and reward into the film.
         about: what else `metrics.json` says, besides the engine and the summary.
         replace: put it in the place of a folder that exists; else it is given a name of its own, with `_1`, ...
 
     Raises:
         KsimError: the folder cannot be written.
     """
-    played = play(experiment, policy, episodes, seed)
+    played = player(experiment, episodes, seed, keep_carry=video)(policy)
     summary = summarize(played, experiment.env.step_dt) | {"seed": float(seed)}
     record = {
         "created_at": files.now(),
@@ -85,8 +83,8 @@ def evaluate_into(
     }
     with _staged(folder) as temp:
         files.write_atomic(temp / "metrics.json", files.json_bytes(record))
-        plot_first(experiment, played, temp)
-        filmed = film(experiment, played, temp / VIDEO) if video else None
+        length_s = experiment.cfg.eval.video_length_s if video else None
+        filmed = show_first(experiment.env, played, temp, video_length_s=length_s, overlay=overlay)
         folder = _put(temp, folder, replace)
     return Result(summary, folder, folder / VIDEO if filmed else None)
 
@@ -97,24 +95,26 @@ def play(experiment: Experiment, policy: Mapping[str, Any], episodes: int, seed:
 
 
 def player(
-    experiment: Experiment, episodes: int, seed: int, *, purpose: str = "eval"
+    experiment: Experiment, episodes: int, seed: int, *, purpose: str = "eval", keep_carry: bool = False
 ) -> Callable[[Mapping[str, Any]], Episodes]:
     """A function that plays a policy, compiled once; the same episodes each time.
 
     Args:
         experiment, episodes, seed: as for `evaluate_into`.
         purpose: of the random stream.
+        keep_carry: as for `evaluate`.
     """
     num_steps = experiment.env.max_episode_steps or _STEPS_WITHOUT_LIMIT
-    program = jax.jit(partial(evaluate, experiment.env, num_envs=episodes, num_steps=num_steps))
+    play = partial(evaluate, experiment.env, num_envs=episodes, num_steps=num_steps, keep_carry=keep_carry)
+    program = jax.jit(play)
     key = random_key(seed, purpose)
 
-    def play(policy: Mapping[str, Any]) -> Episodes:
+    def played(policy: Mapping[str, Any]) -> Episodes:
         level = policy.get("curriculum") or None
         result: Episodes = jax.device_get(program(policy["net"], dict(policy["normalizer"]), key, curriculum=level))
         return result
 
-    return play
+    return played
 
 
 def summarize(episodes: Episodes, step_dt: float) -> dict[str, float]:
@@ -146,56 +146,6 @@ def sentence(summary: Mapping[str, float]) -> str:
     if "metric/drift/median" in s:
         text += f", median drift {s['metric/drift/median']:.2f} m"
     return f"{text} over {s['episodes']:.0f} episodes"
-
-
-def film(experiment: Experiment, episodes: Episodes, path: Path) -> Path | None:
-    """The first episode as an mp4; None, with a warning, where nothing can be rendered."""
-    env = experiment.env
-    length = min(_first_length(episodes), int(experiment.cfg.eval.video_length_s / env.step_dt))
-    qpos_Tq = np.asarray(episodes.qpos_Tq)[: max(length, 1)]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    model = visual_model(env)
-    return try_render_video(model, qpos_Tq, path, fps=1.0 / env.step_dt, camera=camera(env, model))
-
-
-def plot_first(experiment: Experiment, episodes: Episodes, folder: Path) -> list[Path]:
-    """The first episode's joint states, actions, commands and reward terms over time, as PNG files."""
-    env = experiment.env
-    scene = env.scene
-    length = _first_length(episodes)
-    qpos_Tq, qvel_Tv = np.asarray(episodes.qpos_Tq)[:length], np.asarray(episodes.qvel_Tv)[:length]
-    slides = scene.model.jnt_type[scene.joint_ids] == mujoco.mjtJoint.mjJNT_SLIDE.value
-    units = "rad or m" if slides.any() else "rad"
-    action_Ta = np.asarray(episodes.action_Ta)[:length]
-    positions = {name: qpos_Tq[:, adr] for name, adr in zip(scene.joint_names, scene.joint_qpos_adr, strict=True)}
-    velocities = {name: qvel_Tv[:, adr] for name, adr in zip(scene.joint_names, scene.joint_dof_adr, strict=True)}
-    actions = {scene.joint_names[joint]: action_Ta[:, i] for i, joint in enumerate(env.actions.joints_a)}
-    commands = {name: np.asarray(value_Tn)[:length] for name, value_Tn in episodes.command_Tn.items()}
-    rewards = {name: rate_T[:length] for name, rate_T in reward_rates(episodes).items()}
-    before_T = np.arange(length) * env.step_dt  # the times of actions; what they led to is a step later
-    after_T = before_T + env.step_dt
-    plots = [
-        (after_T, positions, "joint_positions", f"position ({units})"),
-        (after_T, velocities, "joint_velocities", "velocity (rad/s or m/s)" if slides.any() else "velocity (rad/s)"),
-        (before_T, actions, "actions", "action"),
-        (before_T, commands, "commands", "command"),
-        (after_T, rewards, "rewards", "weighted reward per second"),
-    ]
-    return [plot_episode(t, lines, folder / f"{name}.png", label) for t, lines, name, label in plots if lines]
-
-
-def reward_rates(episodes: Episodes) -> dict[str, np.ndarray]:
-    """Each reward term of the first env at each step: name -> (T,), weighted, per second."""
-    # The mean rate since the start, times the steps, is a sum of rates.
-    steps_T = np.asarray(episodes.means_T["length"], np.float64)
-    prefix = "reward/"
-    sums = {k.removeprefix(prefix): steps_T * v for k, v in episodes.means_T.items() if k.startswith(prefix)}
-    return {name: np.diff(sum_T, prepend=0.0) for name, sum_T in sums.items()}
-
-
-def _first_length(episodes: Episodes) -> int:
-    """Env steps of the first episode; the positions after its last one are of the next episode already."""
-    return max(int(episodes.values["length"][0]) - 1, 1)
 
 
 @contextlib.contextmanager

@@ -106,6 +106,7 @@ def _finish(
         episodes=cfg.eval.episodes,
         seed=cfg.seed,
         video=cfg.eval.video,
+        overlay=cfg.eval.video_overlay,
         about={"step": step, "overrides": []},
         replace=True,
     )

@@ -43,7 +43,8 @@ def test_only_the_first_episode_counts(episodes):
 
 def test_the_first_env_is_recorded(episodes):
     net, normalizer, result = episodes
-    np.testing.assert_array_equal(result.qpos_Tq[:, 0], [1, FRESH, FRESH + 1, FRESH, FRESH + 1, FRESH])
+    # The last state of an episode, and not the first of the next.
+    np.testing.assert_array_equal(result.qpos_Tq[:, 0], [1, 2, FRESH + 1, FRESH + 2, FRESH + 1, FRESH + 2])
     before = jnp.array([0, 1, FRESH, FRESH + 1, FRESH, FRESH + 1])[:, None]
     np.testing.assert_allclose(result.action_Ta, net.policy(normalizer["actor"](before))[0].mean, rtol=1e-4, atol=1e-6)
     # Commands as they were obeyed: of the state before each step.

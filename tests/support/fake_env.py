@@ -79,6 +79,7 @@ class FakeEnv:
             ends={"fell": over & odd, "time_out": over & ~odd},
             episode={"return": total, "length": clock},
             log={"episodes": jnp.sum(1.0 * over)},
+            terminal=FakeState(FakePhysics(shown[:, None]), clock, total, action),  # type: ignore[arg-type]
         )
         clock, total = jnp.where(over, 0.0, clock), jnp.where(over, 0.0, total)
         return FakeState(FakePhysics(after[:, None]), clock, total, action), output
