@@ -18,12 +18,7 @@ from ksim.envs.scene import build_scene
 REPO = Path(__file__).resolve().parents[2]
 (SECTION,) = re.findall(r"### A robot of your own\n(.*?)\n### ", (REPO / "README.md").read_text(), re.DOTALL)
 COMMAND = "python -m ksim.run --config-dir my_conf task=humanoid_standing"
-# Small, as kbot_standing's: many small updates.
-SMALL = """
-algo.num_envs=512 algo.num_env_states_per_minibatch=2048 algo.num_minibatches=3 algo.num_learning_epochs=3
-algo.lam=0.93 algo.init_std=0.6 algo.actor_hidden=[128,128] algo.critic_hidden=[128,128] algo.symmetry=equivariant
-eval.episodes=32 eval.video=false eval.interval_steps=null seed=1
-""".split()
+SMALL = "eval.episodes=32 eval.video=false eval.interval_steps=null seed=1".split()
 
 
 @pytest.fixture
@@ -68,6 +63,6 @@ def test_the_readmes_robot_stands_on_the_floor_and_has_its_parts(outside):
 
 @pytest.mark.slow
 def test_the_readmes_robot_learns_to_stand(outside):
-    before, after = trained(outside, 1), trained(outside, 900_000)
+    before, after = trained(outside, 1), trained(outside, 1_100_000)
     assert before["falls"] == 1.0 and before["episode_length_s"] < 3.0
-    assert after["episode_length_s"] > 12.0 and after["falls"] < 0.5
+    assert after["episode_length_s"] > 14.0 and after["falls"] < 0.5
