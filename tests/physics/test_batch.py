@@ -175,6 +175,7 @@ def test_the_whole_state_is_written_anew_in_each_call(call, poisoned):
     clean = jax.device_get(run())
     (batch,) = physics._batches.values()
     left = np.array(batch.state)
+    assert np.all(left[:, PARTS["xfrc_applied"]] == 1.0) and not left[:, PARTS["qfrc_applied"]].any()
     batch.state[:, PARTS[poisoned]] = 0.0 if poisoned == "eq_active" else rng.uniform(0.1, 0.9)
     assert not np.array_equal(batch.state, left)
     assert same(jax.device_get(run()), clean)
