@@ -4,13 +4,11 @@ A checkpoint is written into `.tmp-<step>-<pid>` beside its place, synced, and r
 such a folder behind; readers never count it and the next `save` removes it.
 """
 
-import ctypes
 import errno
 import hashlib
 import json
 import os
 import re
-import shutil
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,9 +81,9 @@ def save(folder: Path, step: int, trees: Mapping[str, PyTree], meta: Mapping[str
     target = folder / str(step)
     temp = folder / f".tmp-{step}-{os.getpid()}"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        files.make_dirs(folder)
         clean(folder)
-        os.mkdir(temp)
+        files.make_dir(temp)
         listed = {}
         for name, tree in trees.items():
             data = tree_file.to_bytes(tree)
@@ -101,13 +99,12 @@ def save(folder: Path, step: int, trees: Mapping[str, PyTree], meta: Mapping[str
         }
         files.write_synced(temp / _MANIFEST, files.json_bytes({**manifest, "sha256": _digest(manifest)}))
         files.fsync_dir(temp)
-        _rename(temp, target)
-        files.fsync_dir(folder)
+        _put(temp, target)
     except (OSError, TreeError) as error:
-        shutil.rmtree(temp, ignore_errors=True)
+        files.remove_tree(temp)
         raise CheckpointError(f"checkpoint {target} was not written: {_reason(error)}") from error
     except BaseException:
-        shutil.rmtree(temp, ignore_errors=True)
+        files.remove_tree(temp)
         raise
     return target
 
@@ -118,13 +115,13 @@ def clean(folder: Path) -> None:
         # A writer died between the two renames of a replacement: what it moved away is still the checkpoint.
         target = folder / path.name.split("-")[1]
         if target.exists():
-            shutil.rmtree(path, ignore_errors=True)
+            files.remove_tree(path)
         else:
-            os.rename(path, target)
+            files.rename(path, target)
     for path in _hidden(folder, ".tmp-"):
-        shutil.rmtree(path, ignore_errors=True)
+        files.remove_tree(path)
     for leftover in folder.glob(f".{_BEST}.tmp-*"):
-        leftover.unlink(missing_ok=True)
+        files.remove(leftover)
 
 
 def steps(folder: Path) -> list[int]:
@@ -284,7 +281,7 @@ def write_best(folder: Path, best: Best | None) -> None:
     """Points to the best checkpoint, or to none. Raises CheckpointError where that cannot be written."""
     try:
         if best is None:
-            (folder / _BEST).unlink(missing_ok=True)
+            files.remove(folder / _BEST)
         else:
             files.write_atomic(folder / _BEST, files.json_bytes({"step": best.step, "score": float(best.score)}))
     except OSError as error:
@@ -337,38 +334,36 @@ def _check(path: Path, contents: dict[str, bytes], only: Collection[str] | None 
 
 
 def _remove(folder: Path, which: list[int]) -> list[int]:
+    hidden = []
     for step in which:
         # Renamed first: a removal that is cut short must not leave a checkpoint that looks damaged.
-        hidden = folder / f".tmp-{step}-{os.getpid()}"
+        path = folder / f".tmp-{step}-{os.getpid()}"
         try:
-            os.rename(folder / str(step), hidden)
+            files.rename(folder / str(step), path)
         except FileNotFoundError:
             continue
-        shutil.rmtree(hidden, ignore_errors=True)
+        hidden.append(path)
+    if hidden:
+        files.fsync_dir(folder)
+    for path in hidden:
+        files.remove_tree(path)
     return which
 
 
-def _rename(temp: Path, target: Path) -> None:
-    """Puts `temp` in the place of `target`, which may exist."""
+def _put(temp: Path, target: Path) -> None:
+    """Puts `temp` in the place of `target`, which may exist, so that it survives a power cut."""
+    old = None
     if not target.exists():
-        os.rename(temp, target)
-    elif _exchange(temp, target):
-        shutil.rmtree(temp, ignore_errors=True)
+        files.rename(temp, target)
+    elif files.exchange(temp, target):
+        old = temp
     else:
         old = target.with_name(f".old-{target.name}-{os.getpid()}")
-        os.rename(target, old)
-        os.rename(temp, target)
-        shutil.rmtree(old, ignore_errors=True)
-
-
-def _exchange(a: Path, b: Path) -> bool:
-    """Swaps two folders in one step, so that no moment is without either; False where the system cannot."""
-    try:
-        renameat2 = ctypes.CDLL(None, use_errno=True).renameat2
-    except (OSError, AttributeError):
-        return False
-    at_cwd, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
-    return renameat2(at_cwd, os.fsencode(a), at_cwd, os.fsencode(b), ctypes.c_uint(exchange)) == 0
+        files.rename(target, old)
+        files.rename(temp, target)
+    files.fsync_dir(target.parent)
+    if old is not None:
+        files.remove_tree(old)
 
 
 def _hidden(folder: Path, prefix: str) -> list[Path]:

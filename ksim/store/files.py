@@ -1,8 +1,11 @@
 """Files that are whole or absent: atomic writes, synced directories, valid JSON."""
 
+import contextlib
+import ctypes
 import json
 import math
 import os
+import shutil
 import socket
 import time
 from collections.abc import Mapping
@@ -12,6 +15,51 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+# All that the store does to the disk is done by these, so that tests can cut between any two of them. -----------------
+
+
+def make_dir(folder: Path) -> None:
+    """Makes a new folder. Raises OSError."""
+    folder.mkdir()
+
+
+def write_synced(path: Path, data: bytes) -> None:
+    """Writes a new file and syncs it. Raises OSError."""
+    with open(path, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def rename(old: Path, new: Path) -> None:
+    """A file takes the place of what was there; a folder, of an empty one or of nothing. Raises OSError."""
+    os.replace(old, new)
+
+
+def exchange(a: Path, b: Path) -> bool:
+    """Swaps two folders in one step, so that no moment is without either; False where the system cannot."""
+    try:
+        renameat2 = ctypes.CDLL(None, use_errno=True).renameat2
+    except (OSError, AttributeError):
+        return False
+    at_cwd, swap = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
+    return bool(renameat2(at_cwd, os.fsencode(a), at_cwd, os.fsencode(b), ctypes.c_uint(swap)) == 0)
+
+
+def remove(path: Path) -> None:
+    """Removes a file, if it is there. Raises OSError."""
+    path.unlink(missing_ok=True)
+
+
+def remove_empty(folder: Path) -> None:
+    """Removes a folder that holds nothing. Raises OSError."""
+    folder.rmdir()
+
+
+def remove_tree(folder: Path) -> None:
+    """Removes a folder with all that is in it, as far as that can be done."""
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def fsync_dir(folder: Path) -> None:
@@ -28,12 +76,46 @@ def fsync_dir(folder: Path) -> None:
         os.close(fd)
 
 
-def write_synced(path: Path, data: bytes) -> None:
-    """Writes a new file and syncs it. Raises OSError."""
-    with open(path, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
+class AppendedFile:
+    """A file that is added to at its end; made where it is not there. Every method raises OSError."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
+
+    def append(self, data: bytes) -> int:
+        """Adds some of the bytes, and returns how many."""
+        return os.write(self._fd, data)
+
+    def size(self) -> int:
+        """Bytes in the file."""
+        return os.fstat(self._fd).st_size
+
+    def truncate(self, size: int) -> None:
+        """Cuts the file."""
+        os.ftruncate(self._fd, size)
+
+    def sync(self) -> None:
+        """Makes what it holds survive a power cut; a new file's name does after `fsync_dir`."""
+        os.fsync(self._fd)
+
+    def close(self) -> None:
+        """Closes the file; twice is fine."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
+# What is made of them. ------------------------------------------------------------------------------------------------
+
+
+def make_dirs(folder: Path) -> None:
+    """Makes a folder, and those above it that are missing, so that they survive a power cut. Raises OSError."""
+    if not folder.is_dir():
+        make_dirs(folder.parent)
+        with contextlib.suppress(FileExistsError):  # another process was faster
+            make_dir(folder)
+        fsync_dir(folder.parent)
 
 
 def write_atomic(path: Path, data: bytes) -> None:
@@ -41,9 +123,9 @@ def write_atomic(path: Path, data: bytes) -> None:
     temp = path.with_name(f".{path.name}.tmp-{os.getpid()}")
     try:
         write_synced(temp, data)
-        os.replace(temp, path)
+        rename(temp, path)
     except BaseException:
-        temp.unlink(missing_ok=True)
+        remove(temp)
         raise
     fsync_dir(path.parent)
 

@@ -3,13 +3,13 @@
 import json
 import logging
 import math
-import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from ksim.errors import KsimError
+from ksim.store import files
 from ksim.system import foreign
 
 log = logging.getLogger(__name__)
@@ -24,11 +24,12 @@ class MetricsWriter:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
+        files.make_dirs(path.parent)
+        self._file = files.AppendedFile(path)
+        files.fsync_dir(path.parent)
         data = path.read_bytes()
         if not data.endswith(b"\n") and data:
-            os.ftruncate(self._fd, data.rfind(b"\n") + 1)
+            self._file.truncate(data.rfind(b"\n") + 1)
 
     def write(self, step: int, metrics: Mapping[str, Any]) -> None:
         """Appends `{"step": step, **metrics}`; values are anything that `float` takes, or text.
@@ -49,12 +50,12 @@ class MetricsWriter:
         if nonfinite:
             line["nonfinite"] = nonfinite
         data = (json.dumps(line, allow_nan=False) + "\n").encode()
-        size = os.fstat(self._fd).st_size
+        size = self._file.size()
         try:
             while data:
-                data = data[os.write(self._fd, data) :]
+                data = data[self._file.append(data) :]
         except OSError as error:
-            os.ftruncate(self._fd, size)
+            self._file.truncate(size)
             raise KsimError(f"{self.path} cannot be written: {error.strerror}") from None
 
     def truncate_after(self, step: int) -> None:
@@ -62,23 +63,21 @@ class MetricsWriter:
         end = 0
         for start, stop, line in _lines(self.path):
             if line is not None and line.get("step", 0) > step:
-                os.ftruncate(self._fd, start)
+                self._file.truncate(start)
                 return
             end = stop
-        os.ftruncate(self._fd, end)
+        self._file.truncate(end)
 
     def sync(self) -> None:
         """Makes the lines survive a power cut; call it before a checkpoint is saved."""
         try:
-            os.fsync(self._fd)
+            self._file.sync()
         except OSError as error:
             raise KsimError(f"{self.path} cannot be written: {error.strerror}") from None
 
     def close(self) -> None:
         """Closes the file; twice is fine."""
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        self._file.close()
 
     def __enter__(self) -> Self:
         return self

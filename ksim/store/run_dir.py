@@ -4,7 +4,6 @@ import contextlib
 import logging
 import os
 import re
-import shutil
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -68,9 +67,9 @@ class RunDir:
 
     def remove(self) -> None:
         """Takes the directory away with all that is in it, and the task's folder if it was the only one there."""
-        shutil.rmtree(self.path, ignore_errors=True)
+        files.remove_tree(self.path)
         with contextlib.suppress(OSError):
-            self.path.parent.rmdir()
+            files.remove_empty(self.path.parent)
 
     def update_latest(self) -> None:
         """Points the link `latest` beside this directory to the newest run there, which need not be this one.
@@ -85,11 +84,11 @@ class RunDir:
             # Another run may have begun between the look and the rename; whoever comes last sees both.
             while (runs := list_runs(folder)) and _target(link) != runs[-1].name:
                 os.symlink(runs[-1].name, temp, target_is_directory=True)
-                os.replace(temp, link)
+                files.rename(temp, link)
         except OSError as error:
             log.info("no link %s: %s", link, error)
             with contextlib.suppress(OSError):
-                temp.unlink(missing_ok=True)
+                files.remove(temp)
 
     def lock(self) -> contextlib.AbstractContextManager[None]:
         """Owns the run directory for as long as the context is open; the system frees it when the process dies.
@@ -118,12 +117,13 @@ def claim_folder(wanted: Path) -> Path:
     Raises KsimError where it cannot be made.
     """
     try:
-        wanted.parent.mkdir(parents=True, exist_ok=True)
+        files.make_dirs(wanted.parent)
         number = 0
         while True:
             path = wanted.with_name(f"{wanted.name}_{number}") if number else wanted
             try:
-                os.mkdir(path)  # the system gives a name to one process only
+                files.make_dir(path)  # the system gives a name to one process only
+                files.fsync_dir(path.parent)
                 return path
             except FileExistsError:
                 number += 1

@@ -2,6 +2,8 @@
 
 import shutil
 from dataclasses import replace
+from types import SimpleNamespace
+from typing import cast
 
 import jax.numpy as jnp
 import numpy as np
@@ -11,10 +13,12 @@ from support.runs import CHUNK, SMALL, assert_same, assert_same_state, fresh
 from ksim import eval as ksim_eval
 from ksim.config.compose import compose, load_frozen
 from ksim.evaluation import evaluate as evaluation
+from ksim.evaluation.best import Judge
 from ksim.policies.load import load_policy
 from ksim.store import checkpoint, metrics
+from ksim.store.checkpoint import Best
 from ksim.store.run_dir import RunDir
-from ksim.training.experiment import build
+from ksim.training.experiment import Experiment, build
 from ksim.training.loop import train
 from ksim.training.resume import resumed_config
 
@@ -67,6 +71,48 @@ def test_a_stopped_training_judges_on_as_if_it_had_not_stopped(tmp_path, judged,
     assert_same(run, judged)
     assert checkpoint.read_best(run.checkpoints) == checkpoint.read_best(judged.checkpoints)
     assert checkpoint.steps(run.checkpoints) == checkpoint.steps(judged.checkpoints)
+
+
+@pytest.fixture
+def judge_of(tmp_path, monkeypatch):
+    """A judge that has seen nothing, of a run that kept the checkpoints of these steps."""
+    monkeypatch.setattr(evaluation, "player", lambda *args, **kwargs: None)
+
+    def make(*steps: int) -> Judge:
+        for step in steps:
+            checkpoint.save(tmp_path / "checkpoints", step, {}, {})
+        cfg = SimpleNamespace(seed=0, eval=SimpleNamespace(interval_steps=10, interval_episodes=1))
+        experiment = SimpleNamespace(cfg=cfg, env=SimpleNamespace(step_dt=1.0))
+        return Judge(cast(Experiment, experiment), RunDir(tmp_path))
+
+    return make
+
+
+def line(step: int, score: float | None, **levels: float) -> dict:
+    return {"step": step, "eval/return": score} | {f"eval/curriculum/{name}": x for name, x in levels.items()}
+
+
+@pytest.mark.parametrize(
+    ("lines", "best"),
+    [
+        ([line(10, 1.0), line(20, 3.0), line(30, 2.0)], Best(20, 3.0)),
+        ([line(10, 1.0), line(15, 9.0), line(30, 2.0)], Best(30, 2.0)),  # the checkpoint of 15 was not kept
+        ([line(10, 1.0), line(20, 1.0)], Best(10, 1.0)),  # as in the training: the first of equals
+        ([line(10, 1.0), line(20, None), {"step": 30, "return": 5.0}], Best(10, 1.0)),  # NaN; not judged
+        ([line(10, 9.0, hard=1.0), line(20, 2.0, hard=2.0), line(30, 3.0, hard=2.0)], Best(30, 3.0)),  # another task
+        ([line(10, 9.0, hard=1.0), line(20, 2.0, hard=2.0), line(30, 1.0, hard=2.0)], Best(20, 2.0)),
+        ([], None),
+    ],
+)
+def test_which_evaluations_count_after_a_resume(judge_of, tmp_path, lines, best):
+    judge = judge_of(10, 20, 30)
+    checkpoint.write_best(tmp_path / "checkpoints", Best(99, 99.0))  # of a future that is redone
+    judge.recall(lines)
+    assert judge.best == best == checkpoint.read_best(tmp_path / "checkpoints")
+    levels = {key: x for key, x in lines[-1].items() if "curriculum" in key} if lines else {}
+    assert judge.is_best({"eval/return": 3.5} | levels) and not judge.is_best({"eval/return": float("nan")} | levels)
+    if best is not None:
+        assert not judge.is_best({"eval/return": best.score} | levels)
 
 
 HARDER = (

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ksim.store import checkpoint, files
+from ksim.store import checkpoint, files, tree_file
 from ksim.store.checkpoint import CheckpointError
 
 
@@ -102,6 +102,18 @@ def test_a_loaded_array_may_be_donated(tmp_path):
     x = checkpoint.load(tmp_path / "1", {"tree": tree}).trees["tree"]["x"]
     step = jax.jit(lambda x: x + 1, donate_argnums=0)
     assert float(step(step(x))[-1]) == 4097.0
+
+
+def test_a_loaded_array_shares_no_memory(monkeypatch):
+    """JAX takes NumPy's memory as its own where it is aligned; what is donated is then overwritten."""
+    memory = np.zeros(4096 + 16, np.float32)
+    start = -memory.ctypes.data % 64 // 4
+    aligned = memory[start : start + 4096]
+    monkeypatch.setattr(tree_file, "arrays_from_bytes", lambda data: {"x": aligned})
+    loaded = tree_file.from_bytes(b"", {"x": jax.ShapeDtypeStruct((4096,), jnp.float32)})["x"]
+    assert aligned.ctypes.data % 64 == 0 and loaded.unsafe_buffer_pointer() != aligned.ctypes.data
+    jax.block_until_ready(jax.jit(lambda x: x + 1, donate_argnums=0)(loaded))
+    assert not aligned.any()
 
 
 def test_a_loaded_state_compiles_nothing_anew(tmp_path):
@@ -229,7 +241,7 @@ def test_no_checkpoint_at_all(tmp_path):
 @pytest.mark.parametrize("can_exchange", [True, False])
 def test_the_same_step_is_replaced(tmp_path, monkeypatch, can_exchange):
     if not can_exchange:
-        monkeypatch.setattr(checkpoint, "_exchange", lambda a, b: False)
+        monkeypatch.setattr(files, "exchange", lambda a, b: False)
     for value in (1.0, 2.0):
         path = checkpoint.save(tmp_path, 3, _trees(value), {"value": value})
     assert checkpoint.load(path, _trees()).meta == {"value": 2.0}

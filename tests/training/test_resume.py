@@ -38,8 +38,14 @@ def undisturbed(tmp_path_factory) -> RunDir:
 def test_training_2n_equals_n_then_n(tmp_path, undisturbed):
     run = fresh(tmp_path, "runs", 3)
     assert len(lines_without_time(run)) == 3
+    # As if it had trained for an hour, and then lain for a day.
+    lines = [line | {"wall_time_s": line["wall_time_s"] + 3600} for line in metrics.read(run.metrics_path)]
+    run.metrics_path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    begin = time.monotonic()
     train(resumed_config(run, [f"algo.total_steps={6 * CHUNK}"]), run, resume=True)
     assert_same(run, undisturbed)
+    times = [line["wall_time_s"] for line in metrics.read(run.metrics_path)]
+    assert times == sorted(times) and times[2] > 3600 and times[5] < times[2] + time.monotonic() - begin
     assert status.read(run.status_path).state == "completed"
     assert "resumes" in json.loads(run.provenance_path.read_text())
 
