@@ -64,5 +64,5 @@ def test_the_readmes_robot_stands_on_the_floor_and_has_its_parts(outside):
 @pytest.mark.slow
 def test_the_readmes_robot_learns_to_stand(outside):
     before, after = trained(outside, 1), trained(outside, 1_100_000)
-    assert before["falls"] == 1.0 and before["episode_length_s"] < 3.0
-    assert after["episode_length_s"] > 14.0 and after["falls"] < 0.5
+    assert before["falls"] == 1.0 and before["episode_length_s"] < 6.0
+    assert after["episode_length_s"] > 14.0 and after["falls"] < 0.5  # of episodes of 20 s, with pushes
