@@ -30,9 +30,9 @@ from ksim.config import algorithm, hydra_internals, trees
 from ksim.config.empty import empty
 from ksim.config.explain import check_given, explain, explain_node, unknown_key
 from ksim.config.overrides import parse_overrides, texts
-from ksim.config.schema import Config, ManagerBasedRlEnvCfg, SceneCfg
+from ksim.config.schema import DEFAULT_EVENT, Config, ManagerBasedRlEnvCfg, SceneCfg
 from ksim.config.values import build, settings_of
-from ksim.config.words import first_line
+from ksim.config.words import first_line, hint
 from ksim.errors import ConfigError
 from ksim.system import trust
 
@@ -134,19 +134,22 @@ def composer(
             config_name=config_name, overrides=list(overrides), run_mode=mode, with_log_configuration=False
         )
 
-    def find_algorithm() -> type | None:
+    def without_overrides() -> dict[str, Any]:
         try:
-            return algorithm.class_of(composed([], RunMode.RUN).algo)
+            found = _mapping(composed([], RunMode.RUN))
+            return found | {"algo": algorithm.with_defaults(found["algo"])}
         except Exception:  # it is only for a better message
-            return None
+            return {}
 
     def load(overrides: Sequence[str], is_sweep: bool = False) -> DictConfig:
+        parse_overrides(overrides)  # whose messages are better than Hydra's
         try:
             cfg = composed(overrides, RunMode.MULTIRUN if is_sweep else RunMode.RUN)
             HydraConfig.instance().set_config(cfg)
         except Exception as error:
-            raise ConfigError(explain(error, overrides, app.config_loader, find_algorithm)) from error
+            raise ConfigError(explain(error, overrides, app.config_loader, without_overrides)) from error
         _refuse_driven(OmegaConf.select(cfg, "task.curriculum"), overrides)
+        _refuse_removing_nothing(cfg, overrides)
         return cfg
 
     try:
@@ -225,7 +228,7 @@ def with_overrides(cfg: Config, overrides: Sequence[str]) -> Config:
         try:
             hydra_internals.apply_override(parsed, node)
         except Exception as error:
-            raise ConfigError(explain(error, overrides, find_algorithm=lambda: type(cfg.algo))) from error
+            raise ConfigError(explain(error, overrides, compose=lambda: plain(cfg))) from error
     changed = _mapping(node, resolve=True)
     empty(changed, parsed_overrides)
     _refuse_driven(changed["task"]["curriculum"], overrides)
@@ -257,6 +260,18 @@ def _refuse_driven(curriculum: Mapping[str, Any] | None, overrides: Sequence[str
         if key in driven:
             path = f"task.curriculum.{driven[key]}"
             raise ConfigError(f"{key}: {path} sets it, so a value here would do nothing; with {path}=null it counts")
+
+
+_TERM = re.compile(r"(task\.(?:scene\.sensors|observations\.\w+\.terms|[a-z]+))\.(\w+)")
+
+
+def _refuse_removing_nothing(cfg: DictConfig, overrides: Sequence[str]) -> None:
+    """Refuse `+task.rewards.uprigt=null`: what it adds means that something is not there."""
+    for parsed in parse_overrides(overrides):
+        term = _TERM.fullmatch(parsed.key_or_group)
+        if term and parsed.is_add() and parsed.value() is None and term[2] != DEFAULT_EVENT:
+            others = [str(name) for name in OmegaConf.select(cfg, term[1]) or () if name != term[2]]
+            raise ConfigError(f"{parsed.input_line}: there is nothing to remove{hint(term[2], others)}")
 
 
 def plain(cfg: Config) -> dict[str, Any]:
@@ -301,7 +316,8 @@ def _typed(mapping: Mapping[str, Any], places: Mapping[str, str] | None = None) 
     """
     for key in mapping:
         if key not in settings_of(Config):
-            raise ConfigError(unknown_key(str(key)))
+            others = {name: value for name, value in mapping.items() if name != key}
+            raise ConfigError(unknown_key(str(key), compose=lambda others=others: others))
     algo = algorithm.build(mapping["algo"], places) if "algo" in mapping else MISSING
     try:
         node = OmegaConf.merge(OmegaConf.structured(Config), {k: v for k, v in mapping.items() if k != "algo"})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 import typing
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import yaml
@@ -14,8 +14,9 @@ from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException, ValidationError
 
+from ksim.config import trees
 from ksim.config.schema import Config
-from ksim.config.values import describe, settings_of
+from ksim.config.values import describe
 from ksim.config.words import choices, first_line, hint, listed, one_line, shown
 from ksim.errors import ConfigError
 
@@ -24,7 +25,7 @@ def explain(
     error: Exception,
     overrides: Sequence[str],
     loader: ConfigLoader | None = None,
-    find_algorithm: Callable[[], type | None] = lambda: None,
+    compose: Callable[[], Mapping[str, Any]] = dict,
 ) -> str:
     """What went wrong while Hydra composed, in one message.
 
@@ -32,7 +33,7 @@ def explain(
         error: Hydra's or OmegaConf's.
         overrides: of the command line.
         loader: Hydra's, which knows the choices of each group.
-        find_algorithm: gives the class of the algorithm, if it can be found.
+        compose: gives the config without the overrides, of which the names are the ones that may be meant.
     """
     if loader is not None and isinstance(error, MissingConfigException):
         return _explain_missing_file(error, loader)
@@ -44,7 +45,7 @@ def explain(
     place = re.match(r"In '([^']+)'", str(error))
     where = f" (in {place[1]}.yaml)" if place else ""
     if cause is not None:
-        return explain_node(cause, overrides, find_algorithm) + where
+        return explain_node(cause, overrides, compose) + where
     if isinstance(error, AssertionError) and "NoneType" in str(error):
         # OmegaConf only asserts where an override reaches into a mapping that is null.
         return "an override sets something in what is null, so it can do nothing"
@@ -54,6 +55,11 @@ def explain(
         return f"{ambiguous[1]} is a sweep; add -m to run one training a value (a list is written {key}=[{value}])"
     if sweep := re.match(r"Sweep parameters '(.*?)' requires", text):
         return f"{sweep[1]} is a sweep; add -m to run one training a value"
+    if absent := re.match(r"Could not delete from config\. '(.*?)' does not exist", text):
+        parent, _, name = absent[1].rpartition(".")
+        return f"~{absent[1]}: there is nothing to remove{hint(name, trees.get(compose(), parent) or ())}"
+    if present := re.match(r"Could not append to config\. An item is already at '(.*?)'", text):
+        return f"+{present[1]}: is there already; write it without the +"
     if not isinstance(error, HydraException):
         text = f"{type(error).__name__}: {text}"
     return re.sub(r"\s*See https://hydra.cc\S*.*$", "", text)
@@ -76,7 +82,7 @@ def _explain_missing_file(error: MissingConfigException, loader: ConfigLoader) -
 def explain_node(
     error: OmegaConfBaseException,
     overrides: Sequence[str] = (),
-    find_algorithm: Callable[[], type | None] = lambda: None,
+    compose: Callable[[], Mapping[str, Any]] = dict,
 ) -> str:
     """An error of one node: an unknown key or a wrong type."""
     path = str(error.full_key or "")
@@ -93,27 +99,47 @@ def explain_node(
     if path and ("not in" in str(error.msg) or "is not in struct" in str(error.msg)):
         parent = error.parent_node
         known = [str(k) for k in parent] if isinstance(parent, DictConfig) and not parent._is_none() else []
-        return unknown_key(path, known, find_algorithm)
+        return unknown_key(path, known, compose)
+    if "does not support deletion" in str(error.msg):
+        return f"~{path}: cannot be removed" + (f"; {path}={{}} empties it" if path.startswith("task.") else "")
+    if merged := re.search(r"Cannot merge (Dict|List)Config with (Dict|List)Config", str(error.msg)):
+        given, there = ("a mapping" if kind == "Dict" else "a list" for kind in merged.groups())
+        return f"{path}: must be {there}, not {given}"
     return f"{path}: {first_line(error)}" if path else first_line(error)
 
 
-def unknown_key(path: str, known: Iterable[str] = (), find_algorithm: Callable[[], type | None] = lambda: None) -> str:
-    """A message for a key that does not exist, with the nearest that does."""
+def unknown_key(path: str, known: Iterable[str] = (), compose: Callable[[], Mapping[str, Any]] = dict) -> str:
+    """A message for a key that does not exist, with the nearest that does.
+
+    Args:
+        path: the key.
+        known: what there is beside it, where the schema does not say.
+        compose: see `explain`.
+    """
     parent, _, name = path.rpartition(".")
     schema = _dataclass(_annotation(parent))
+    names = list(_fields(schema)) if schema is not None else list(known)
+    near = hint(name, names) or _elsewhere(parent, name, compose())
     if schema is not None:
-        names = list(_fields(schema))
-        if not parent and not (near := hint(name, names)):
-            algorithm = find_algorithm()
-            paths = [*(f"algo.{key}" for key in (settings_of(algorithm) if algorithm else ())), *_all_paths(Config)]
-            elsewhere = [p for p in paths if p.rpartition(".")[2] == name]
-            near = f" (did you mean '{elsewhere[0]}'?)" if elsewhere else ""
-            return f"{path}: no such key{near or choices(names)}"
-        return f"{path}: no such key{hint(name, names) or choices(names)}"
-    if parent == "logger" and not hint(name, known):
+        return f"{path}: no such key{near or choices(names)}"
+    if parent == "logger" and not near:
         return f"{path}: is off, so nothing in it can be set; turn it on with logger={name}"
-    add = f"; to add it, write +{path}=..." if parent.startswith("task.") else ""
-    return f"{path}: no such key{hint(name, known)}{add}"
+    if parent == "hydra.launcher" and not near:
+        return f"{path}: this launcher has no such setting; launcher=slurm and others have their own"
+    add = (
+        f"; to add it, write +{path}=..."
+        if parent.startswith("task.") and not near.startswith(" (did you mean 'task.")
+        else ""
+    )
+    return f"{path}: no such key{near}{add}"
+
+
+def _elsewhere(parent: str, name: str, config: Mapping[str, Any]) -> str:
+    """ " (did you mean 'algo.gamma'?)" for a name that is a key elsewhere, below `parent`."""
+    below = trees.get(config, parent) if parent else config
+    found = [path for path in trees.paths(below, parent) if path.rpartition(".")[2] == name]
+    found.sort(key=lambda path: (not path.startswith("algo."), path.count(".")))
+    return f" (did you mean '{found[0]}'?)" if found else ""
 
 
 def _fields(schema: type) -> dict[str, Any]:

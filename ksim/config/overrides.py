@@ -38,8 +38,10 @@ def parse_overrides(overrides: Sequence[str]) -> list[Override]:
         try:
             parsed += parser.parse_overrides([override])
         except HydraException as error:
-            reason = str(error).strip().split("\nSee https://")[0].split("\n")[-1]
-            raise ConfigError(f"{override}: is not an override of the form key=value: {reason}") from error
+            lines = str(error).strip().split("\nSee https://")[0].split("\n")
+            reason = next((line for line in lines if line.strip(" ^")), "").partition(" expecting ")[0]
+            why = f": {reason}" if "=" in override and reason else ""
+            raise ConfigError(f"{override}: is not an override of the form key=value{why}") from error
     return parsed
 
 

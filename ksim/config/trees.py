@@ -15,6 +15,14 @@ def leaves(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
         yield path, node
 
 
+def paths(node: Any, path: str = "") -> Iterator[str]:
+    """The path of every key of nested mappings."""
+    for key, value in node.items() if isinstance(node, Mapping) else ():
+        inner = f"{path}.{key}" if path else str(key)
+        yield inner
+        yield from paths(value, inner)
+
+
 def differences(a: Any, b: Any) -> dict[str, tuple[Any, Any]]:
     """Where two trees differ: path -> the value of each, None where it has none."""
     left, right = dict(_values(a)), dict(_values(b))

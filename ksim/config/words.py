@@ -25,6 +25,8 @@ def listed(names: Iterable[str]) -> str:
 
 def shown(value: Any) -> str:
     """A value as a message shows it, shortened."""
+    if value is None:
+        return "null"
     text = repr(list(value) if isinstance(value, tuple) else value)
     return text if len(text) <= 60 else text[:57] + "..."
 

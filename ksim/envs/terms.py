@@ -76,11 +76,15 @@ def resolve(path: str, terms: Mapping[str, Any], settings: type) -> dict[str, Te
     """
     if not isinstance(terms, Mapping):
         raise ConfigError(f"{path}: must be a mapping of names to terms, not {shown(terms)}")
-    return {
-        str(name): _resolve_term(f"{path}.{name}", str(name), term, settings)
-        for name, term in terms.items()
-        if term is not None
-    }
+    found = {}
+    for name, term in terms.items():
+        if isinstance(term, Mapping) and TARGET not in term:
+            whole = [str(other) for other, given in terms.items() if isinstance(given, Mapping) and TARGET in given]
+            if near := hint(str(name), whole):
+                raise ConfigError(f"{path}.{name}: there is no such term{near}; a new one needs a '{TARGET}'")
+        if term is not None:
+            found[str(name)] = _resolve_term(f"{path}.{name}", str(name), term, settings)
+    return found
 
 
 def resolve_groups(path: str, groups: Mapping[str, Any]) -> dict[str, ObservationGroup]:
@@ -101,8 +105,12 @@ def resolve_groups(path: str, groups: Mapping[str, Any]) -> dict[str, Observatio
         known = ["terms", *(f.name for f in dataclasses.fields(ObservationGroupCfg))]
         for key in group:
             if key not in known:
-                raise ConfigError(f"{group_path}.{key}: no such key{hint(str(key), known)}")
+                inner = f" (did you mean 'terms.{key}'?)" if key in (group.get("terms") or ()) else ""
+                raise ConfigError(f"{group_path}.{key}: no such key{inner or hint(str(key), known) or choices(known)}")
         if group.get("terms") is None:
+            whole = [str(other) for other, given in groups.items() if isinstance(given, Mapping) and "terms" in given]
+            if near := hint(str(name), whole):
+                raise ConfigError(f"{group_path}: there is no such group{near}; a new one needs 'terms'")
             raise ConfigError(f"{group_path}: 'terms' is missing")
         settings = build(ObservationGroupCfg, {k: v for k, v in group.items() if k != "terms"}, group_path)
         resolved[str(name)] = ObservationGroup(

@@ -52,7 +52,10 @@ def _resolve(settings: Mapping[str, Any]) -> dict[str, tuple[Callable[..., Logge
 
 def _resolve_one(path: str, settings: Any) -> tuple[Callable[..., Logger], dict[str, Any]]:
     if not isinstance(settings, Mapping) or TARGET not in settings:
-        raise ConfigError(f"{path}: must be a mapping with a '{TARGET}', such as ksim.loggers.wandb.WandbLogger")
+        raise ConfigError(
+            f"{path}: must be a mapping with a '{TARGET}', such as ksim.loggers.wandb.WandbLogger; ksim's own are"
+            " turned on with logger=<name>"
+        )
     try:
         target = locate(settings[TARGET], path)
     except ConfigError as error:

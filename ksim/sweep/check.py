@@ -1,5 +1,6 @@
 """The pre-flight of a sweep: every job is composed and checked before anything is made or sent."""
 
+import dataclasses
 import shutil
 from collections.abc import Iterator, Sequence
 from itertools import chain
@@ -13,6 +14,7 @@ from ksim.config import compose
 from ksim.config.compose import Loader
 from ksim.config.hydra_internals import BasicSweeper
 from ksim.config.overrides import parse_overrides
+from ksim.config.words import hint
 from ksim.errors import ConfigError
 from ksim.store import run_dir
 from ksim.training.checks import checked_new
@@ -74,6 +76,23 @@ def check_sweep(load: Loader, cfg: DictConfig, overrides: Sequence[Override]) ->
     if "${now" not in str(unresolved["dir"]):
         return []  # a folder that was named, perhaps of a sweep to go on with
     return [f"hydra.sweep.dir={quoted(run_dir.claim_folder(sweep_dir))}"]
+
+
+def check_launcher(cfg: DictConfig) -> None:
+    """Refuse settings that a leading + smuggled into the launcher's.
+
+    Raises:
+        ConfigError: naming the first one.
+    """
+    known = OmegaConf.get_type(cfg.hydra.launcher)
+    if not dataclasses.is_dataclass(known):
+        return
+    names = [field.name for field in dataclasses.fields(known)]
+    for key in cfg.hydra.launcher:
+        if key not in names:
+            launcher = cfg.hydra.runtime.choices.get("launcher", "local")
+            near = hint(str(key), names) or f"; launcher={launcher} has no such setting"
+            raise ConfigError(f"hydra.launcher.{key}: no such key{near}")
 
 
 def quoted(path: Path) -> str:

@@ -6,11 +6,12 @@ beforehand, each job of a sweep too, and claims the run directory only when noth
 
 from __future__ import annotations
 
+import argparse
 import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -23,11 +24,13 @@ from ksim.config.overrides import check_old_flags, parse_overrides
 from ksim.config.schema import Config
 from ksim.errors import ConfigError, KsimError
 from ksim.store import run_dir as store
-from ksim.sweep.check import check_sweep, expand, quoted
+from ksim.sweep.check import check_launcher, check_sweep, expand, quoted
 from ksim.system import trust
 from ksim.system.entry import entry, look_in_working_directory, report
 from ksim.training import resume
 from ksim.training.checks import checked_new
+
+_GROUPS = ("task", "algo", "physics", "logger", "launcher", "sweeper")
 
 
 def main() -> None:
@@ -67,7 +70,7 @@ def preflight(argv: Sequence[str]) -> list[str] | None:
     Raises:
         KsimError: for every mistake; then nothing was made on disk.
     """
-    args = get_args_parser().parse_args(list(argv))
+    args = _parse_flags(argv)
     if args.hydra_help or args.info or args.shell_completion:
         return list(argv)  # Hydra only prints
     if args.experimental_rerun:
@@ -80,6 +83,8 @@ def preflight(argv: Sequence[str]) -> list[str] | None:
             raise ConfigError("hydra.run.dir: ksim names each run directory; choose the folder with runs_dir=<folder>")
         if key == "hydra/launcher":
             raise ConfigError(f"{override.input_line}: choose a launcher with launcher=local, submitit_local or slurm")
+        if override.is_add() and key in _GROUPS:
+            raise ConfigError(f"{override.input_line}: a run has one {key} already; write it without the +")
         if override.is_delete() and "." not in key:
             raise ConfigError(f"{override.input_line}: a run cannot be without; choose another one with {key}=...")
     config_name = args.config_name or compose.CONFIG_NAME
@@ -87,6 +92,7 @@ def preflight(argv: Sequence[str]) -> list[str] | None:
         cfg = load(args.overrides, is_sweep=args.multirun)
         if args.help or args.cfg in ("hydra", "all"):
             return list(argv)
+        check_launcher(cfg)
         is_sweep = args.multirun or cfg.hydra.mode == RunMode.MULTIRUN
         if args.cfg:
             jobs = list(expand(cfg, overrides)) if is_sweep else [args.overrides]
@@ -98,6 +104,17 @@ def preflight(argv: Sequence[str]) -> list[str] | None:
         _refuse_cluster_without_sweep(cfg, argv)
         config = checked_new(compose.to_config(cfg))
     return [*argv, _run_dir_override(config)]
+
+
+def _parse_flags(argv: Sequence[str]) -> argparse.Namespace:
+    """Hydra's own flags, and the overrides."""
+    parser = get_args_parser()
+
+    def refuse(message: str) -> NoReturn:
+        raise ConfigError(f"{message}; settings are written without dashes, as task=<task>, and --help lists the flags")
+
+    parser.error = refuse  # type: ignore[method-assign]
+    return parser.parse_args(list(argv))
 
 
 def _show(config: Config, package: str | None, job: Sequence[str]) -> None:

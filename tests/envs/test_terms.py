@@ -199,7 +199,7 @@ def test_termination_settings_have_defaults():
     resolved = terms.resolve(
         "task.terminations", {"t": {"_target_": "ksim.mdp.terminations.time_out"}}, TerminationSettings
     )
-    assert resolved["t"].settings == TerminationSettings(time_out=False)
+    assert resolved["t"].settings == TerminationSettings(time_out=None)
 
 
 @pytest.mark.parametrize(

@@ -34,6 +34,11 @@ MISTAKES = [
         "launcher=slurm hydra.launcher.partiton=x",
         re.compile(r"hydra\.launcher\.partiton: no such key \(did you mean 'part"),
     ),
+    (
+        "launcher=slurm +hydra.launcher.partiton=x",
+        re.compile(r"hydra\.launcher\.partiton: no such key \(did you mean 'part"),
+    ),
+    ("+hydra.launcher.partition=x", "hydra.launcher.partition: no such key; launcher=local has no such setting"),
     ("'algo.learning_rate=interval(1e-4,1e-3)'", re.compile("BasicSweeper does not support .* see sweeper=optuna")),
     (
         "launcher=submitit_local hydra.launcher.nodes=2",

@@ -63,6 +63,11 @@ MISTAKES = [
         " there are 'cartpole_balance', 'kbot_standing'",
     ),
     ("physics=mjxx", "physics: there is no 'mjxx' (did you mean 'mjx'?); there are 'auto', 'mjx', 'mujoco'"),
+    ("+algo=ppo", "+algo=ppo: a run has one algo already; write it without the +"),
+    (
+        "--task=kbot_standing",
+        re.compile("unrecognized arguments: --task=kbot_standing; settings are written without d"),
+    ),
     ("~algo", "~algo: a run cannot be without; choose another one with algo=..."),
     # inside a YAML file
     ("--config-dir my task=key_typo", "task.rewrads: no such key (did you mean 'rewards'?) (in task/key_typo.yaml)"),
