@@ -316,8 +316,7 @@ def _typed(mapping: Mapping[str, Any], places: Mapping[str, str] | None = None) 
     """
     for key in mapping:
         if key not in settings_of(Config):
-            others = {name: value for name, value in mapping.items() if name != key}
-            raise ConfigError(unknown_key(str(key), compose=lambda others=others: others))
+            raise ConfigError(unknown_key(str(key), compose=lambda: mapping))
     algo = algorithm.build(mapping["algo"], places) if "algo" in mapping else MISSING
     try:
         node = OmegaConf.merge(OmegaConf.structured(Config), {k: v for k, v in mapping.items() if k != "algo"})

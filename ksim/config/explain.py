@@ -137,7 +137,7 @@ def unknown_key(path: str, known: Iterable[str] = (), compose: Callable[[], Mapp
 def _elsewhere(parent: str, name: str, config: Mapping[str, Any]) -> str:
     """ " (did you mean 'algo.gamma'?)" for a name that is a key elsewhere, below `parent`."""
     below = trees.get(config, parent) if parent else config
-    found = [path for path in trees.paths(below, parent) if path.rpartition(".")[2] == name]
+    found = [path for path in trees.paths(below, parent) if path.rpartition(".")[2] == name and path != name]
     found.sort(key=lambda path: (not path.startswith("algo."), path.count(".")))
     return f" (did you mean '{found[0]}'?)" if found else ""
 

@@ -39,7 +39,8 @@ def parse_overrides(overrides: Sequence[str]) -> list[Override]:
             parsed += parser.parse_overrides([override])
         except HydraException as error:
             lines = str(error).strip().split("\nSee https://")[0].split("\n")
-            reason = next((line for line in lines if line.strip(" ^")), "").partition(" expecting ")[0]
+            reasons = [line for line in lines if line.strip(" ^") and not line.startswith("Error parsing")]
+            reason = next(iter(reasons), "").partition(" expecting ")[0]
             why = f": {reason}" if "=" in override and reason else ""
             raise ConfigError(f"{override}: is not an override of the form key=value{why}") from error
     return parsed
