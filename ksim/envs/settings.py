@@ -112,7 +112,7 @@ class ObservationGroupCfg:
     history: int | None = None  # of all terms, in place of their own
     # What is done about values that are not finite. disabled: nothing; sanitize: they become 0; warn: they become 0
     # and are counted in the log as not_finite/<path of the term>; error: the program ends and names the term.
-    nan_policy: Literal["disabled", "warn", "sanitize", "error"] = "disabled"
+    nan_policy: Literal["disabled", "warn", "sanitize", "error"] = "warn"
 
     def __post_init__(self) -> None:
         if self.history is not None and self.history < 1:

@@ -255,7 +255,10 @@ def groups(**policies):
 def test_what_is_not_finite_is_zeroed_and_counted_as_the_policy_says():
     task = groups(free="disabled", silent="sanitize", told="warn")
     late = {"_target_": sometimes, "delay": {"range_s": [0.02, 0.02]}}
-    task["observations"]["late"] = {"terms": {"s": late}, "nan_policy": "warn"}
+    task["observations"] |= {
+        "late": {"terms": {"s": late}},
+        "default": {"terms": task["observations"]["told"]["terms"]},
+    }
     player = Player(cartpole_task(**task))
     steps = player.play(np.zeros((7, 32, 1)))
     bad = steps[3].after.envs.physics.qpos[:, 0] > 0
@@ -265,6 +268,8 @@ def test_what_is_not_finite_is_zeroed_and_counted_as_the_policy_says():
         expected = np.where(now[:, None], 0.0, [3.0, 6.0])
         assert np.array_equal(step.out.obs["silent"][:, 2:], expected)
         assert np.array_equal(step.out.obs["told"], step.out.obs["silent"])
+        assert np.array_equal(step.out.obs["default"], step.out.obs["silent"])
+        assert step.out.log["not_finite/task.observations.default.terms.s"] == now.sum()
         assert np.array_equal(np.isfinite(step.out.obs["free"][:, 2:]).all(axis=1), ~now)
         assert step.out.log["not_finite/task.observations.told.terms.s"] == now.sum()
         assert (
@@ -272,6 +277,27 @@ def test_what_is_not_finite_is_zeroed_and_counted_as_the_policy_says():
         )  # when it is measured, not when it is seen
         assert np.array_equal(step.out.obs["late"], np.where((bad & (t == 5))[:, None], 0.0, [[1.0, 2.0]]))
     assert not any("silent" in name or "free" in name for name in steps[0].out.log)
+
+
+def test_what_an_episode_ends_with_is_zeroed_and_counted_too():
+    """The last observation goes to the learner alone: what follows it in the env is of a fresh episode."""
+    task = groups(told="warn", free="disabled") | {"episode_length_s": 0.1}
+    time_out = {"time_out": {"_target_": f"{MDP}.terminations.time_out"}}
+    steps = Player(cartpole_task(**task, terminations=time_out)).play(np.zeros((5, 32, 1)))
+    bad = steps[3].after.envs.physics.qpos[:, 0] > 0
+    last = steps[4].out
+    assert last.truncated.all() and 0 < bad.sum() < 32 and np.isfinite(last.obs["free"]).all()
+    assert np.array_equal(~np.isfinite(last.terminal_obs["free"]).all(axis=1), bad)
+    assert np.array_equal(last.terminal_obs["told"][:, 2:], np.where(bad[:, None], 0.0, [3.0, 6.0]))
+    assert last.log["not_finite/task.observations.told.terms.s"] == bad.sum()
+
+
+def test_what_the_scale_makes_infinite_is_not_finite():
+    huge = {"_target_": lambda ctx: jnp.array([1e30, 1.0]), "scale": [1e30, 2.0]}
+    player = Player(cartpole_task(observations={"actor": {"terms": {"huge": huge}}}))
+    state, obs = player.reset(2)
+    assert obs["actor"].tolist() == [[0.0, 2.0]] * 2
+    assert player.step(state, np.zeros((2, 1)))[1].log["not_finite/task.observations.actor.terms.huge"] == 2
 
 
 def test_what_is_not_finite_ends_the_program_where_the_policy_says_so():

@@ -172,16 +172,18 @@ class ObservationManager:
             value = apply_noise(settings.noise, value, key)
         if settings.clip is not None:
             value = jnp.clip(value, *settings.clip)
-        if settings.scale is not None:
-            scale = np.asarray(settings.scale, value.dtype)
-            if scale.ndim and len(scale) != len(value):
-                raise ConfigError(f"{term.path}.scale: has {len(scale)} factors for {len(value)} elements")
-            value = value * scale
-        is_broken = ~jnp.isfinite(value).all()
+        scale = np.asarray(1.0 if settings.scale is None else settings.scale, value.dtype)
+        if scale.ndim and len(scale) != len(value):
+            raise ConfigError(f"{term.path}.scale: has {len(scale)} factors for {len(value)} elements")
+        # As if it were asked after the scale, whose product alone the compiler may fuse with what a learner does.
+        finite = jnp.isfinite(jnp.abs(value) * abs(scale))
+        is_broken = ~finite.all()
         if group.nan_policy == "error":
             value = eqx.error_if(value, is_broken, f"{term.path}: the observation is not finite")
         elif group.nan_policy != "disabled":
-            value = jnp.where(jnp.isfinite(value), value, 0.0)
+            value = jnp.where(finite, value, 0.0)
+        if settings.scale is not None:
+            value = value * scale
         if group.delay is not None:
             value, line = delay(group.delay, before.delay, value, group_key, fresh, self.step_dt)
         elif settings.delay is not None:
