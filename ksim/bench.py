@@ -20,7 +20,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PRNGKeyArray
 from mujoco.batch import Batch, SimulationError
 from rich.console import Console
 from rich.table import Table
@@ -28,25 +28,23 @@ from rich.table import Table
 from ksim.config.compose import compose
 from ksim.diagnostics import manager_times
 from ksim.envs import Env
-from ksim.envs.carry import EnvCarry
+from ksim.envs.carry import EnvCarry, Obs
 from ksim.errors import ConfigError, KsimError
 from ksim.physics import PhysicsState
-from ksim.rl import PPO, TrainState, init_train_state
-from ksim.rl.gae import gae
-from ksim.rl.ppo import Dataset, collect, flatten, update
+from ksim.rl import Algorithm, Policy, random_key, rollout
 from ksim.store import files
 from ksim.system import cpus, jax_setup
 from ksim.system.entry import entry
 from ksim.training.checks import checked
-from ksim.training.experiment import Experiment, build, random_key
-from ksim.training.loop import jit_chunk
+from ksim.training.experiment import Experiment, build
+from ksim.training.state import jit_chunk
 
 # What is measured, and what it does for every env step.
 PROGRAMS = {
     "ceiling": "C MuJoCo alone",
     "physics": "the engine, from JAX",
     "env": "Env.step",
-    "collect": "env and networks",
+    "rollout": "env and policy",
     "train": "the training",
 }
 # What an iteration of training goes into.
@@ -54,9 +52,8 @@ PARTS = {
     "physics": "steps, and a forward pass after resets",
     "host callback": "copies between JAX and C MuJoCo",
     "env terms": "events to observations, all but physics",
-    "rollout networks": "policy and values",
-    "update": "epochs of minibatches",
-    "rest": "advantages, observation statistics",
+    "policy": "the network that acts",
+    "learning": "values, advantages, epochs of minibatches, statistics",
 }
 
 
@@ -64,14 +61,14 @@ class Recording(eqx.Module):
     """One rollout of a training.
 
     Attributes:
-        env_state: the envs before it.
+        env_carry: the envs before it.
         action_TEa: the actions.
         physics: (T, E, ...) what each env step asked of the engine: states, per-env model fields and controls.
         model_fields: by name, (T, E, ...).
         ctrl_TESu: of every substep.
     """
 
-    env_state: EnvCarry
+    env_carry: EnvCarry
     action_TEa: Float[Array, "T E a"]
     physics: PhysicsState
     model_fields: dict[str, Array]
@@ -142,9 +139,10 @@ def measure(
         `parts`: seconds of an iteration and share of it, by what they go into; `managers`: likewise of the env's
         steps in an iteration; `carry_bytes_per_env`; and settings.
     """
-    cfg, env, ppo = experiment.cfg, experiment.env, experiment.ppo
+    cfg, env, algorithm = experiment.cfg, experiment.env, experiment.algorithm
     assert cfg.seed is not None  # the config is checked
-    steps, interval = cfg.algo.dataset_size, cfg.log.interval_iterations
+    steps, interval = algorithm.steps_per_iteration, cfg.log.interval_iterations
+    num_steps = rollout_length(algorithm)
     threads = cfg.physics.threads or cpus.available()
     compile_s: dict[str, float] = {}
 
@@ -155,29 +153,29 @@ def measure(
         compile_s[name] = time.perf_counter() - begin
         return program
 
-    state: TrainState = jax.jit(lambda key: init_train_state(env, ppo, key))(random_key(cfg.seed, "train"))
+    state: Any = jax.jit(partial(algorithm.init, env))(random_key(cfg.seed, "train"))
     chunk = compiled("train", jit_chunk(experiment), state)
     tell("training to warm up")
     for _ in range(-(-warmup // interval)):
-        state, _ = chunk(state)
-    before: TrainState = jax.tree.map(jnp.copy, state)  # `state` is donated to the next chunk
+        state, *_ = chunk(state)
+    before: Any = jax.tree.map(jnp.copy, state)  # `state` is donated to the next chunk
     tell("recording a rollout")
-    recording: Recording = jax.jit(lambda s: record(env, ppo, s))(before)
-    dataset = jax.jit(lambda s: collected(env, ppo, s))(before)
+    policy, key = algorithm.policy(before), random_key(cfg.seed, "eval")
+    recording: Recording = jax.jit(partial(record, env, num_steps=num_steps))(policy, before.env_carry, before.obs, key)
     inputs = (recording.physics, recording.model_fields, recording.ctrl_TESu)
+    acting = (policy, before.env_carry, before.obs, key)
     programs = {
         "physics": (compiled("physics", jax.jit(lambda *x: step_engine(env, *x)), *inputs), inputs),
         "env": (
-            compiled("env", jax.jit(lambda s, a: step_env(env, s, a)), recording.env_state, recording.action_TEa),
-            (recording.env_state, recording.action_TEa),
+            compiled("env", jax.jit(lambda s, a: step_env(env, s, a)), recording.env_carry, recording.action_TEa),
+            (recording.env_carry, recording.action_TEa),
         ),
-        "collect": (compiled("collect", jax.jit(lambda s: collect(env, ppo, s)), before), (before,)),
-        "update": (compiled("update", jax.jit(lambda s, d: update(ppo, s, d)), before, dataset), (before, dataset)),
+        "rollout": (compiled("rollout", jax.jit(partial(play, env, num_steps=num_steps)), *acting), acting),
     }
     if managers:
         tell("recording states")
         states_T = jax.jit(lambda s, a: manager_times.record_states(env, s, a))(
-            recording.env_state, recording.action_TEa
+            recording.env_carry, recording.action_TEa
         )
         for name, (_, part) in manager_times.PARTS.items():
             function = jax.jit(partial(manager_times.run_part, part, env))
@@ -198,7 +196,7 @@ def measure(
                 seconds[name].append(time.perf_counter() - begin)
             inside_C[name].append(sum(spent))
         begin = time.perf_counter()
-        state, _ = jax.block_until_ready(chunk(state))
+        state, *_ = jax.block_until_ready(chunk(state))
         seconds["train"].append((time.perf_counter() - begin) / interval)
     median = {name: statistics.median(values) for name, values in seconds.items()}
     C = {name: statistics.median(values) for name, values in inside_C.items()}
@@ -206,8 +204,8 @@ def measure(
         "task": cfg.name,
         "engine": dataclasses.asdict(experiment.engine),
         "seed": cfg.seed,
-        "num_envs": cfg.algo.num_envs,
-        "rollout_length": cfg.algo.rollout_length,
+        "num_envs": algorithm.num_envs,
+        "rollout_length": num_steps,
         "decimation": cfg.task.decimation,
         "threads": threads,
         "cpus": os.cpu_count(),
@@ -222,7 +220,6 @@ def measure(
             }
             for name in PROGRAMS
         },
-        "update_compile_s": compile_s["update"],
         "iteration_s": median["train"],
         "ceiling_s": median["ceiling"],
         "parts": parts(median, C, experiment.engine.engine),
@@ -230,7 +227,7 @@ def measure(
             name: {"seconds": (s := median[name] - C[name]), "percent": 100.0 * s / median["env"]}
             for name in (manager_times.PARTS if managers else ())
         },
-        "carry_bytes_per_env": carry_bytes(before.env_state) / cfg.algo.num_envs,
+        "carry_bytes_per_env": carry_bytes(before.env_carry) / algorithm.num_envs,
     }
 
 
@@ -249,9 +246,8 @@ def parts(seconds: Mapping[str, float], inside_C: Mapping[str, float], engine: s
     else:
         found = {"physics": seconds["physics"], "env terms": seconds["env"] - seconds["physics"]}
     found |= {
-        "rollout networks": seconds["collect"] - seconds["env"],
-        "update": seconds["update"],
-        "rest": seconds["train"] - seconds["collect"] - seconds["update"],
+        "policy": seconds["rollout"] - seconds["env"],
+        "learning": seconds["train"] - seconds["rollout"],
     }
     return {name: {"seconds": s, "percent": 100.0 * s / seconds["train"]} for name, s in found.items()}
 
@@ -274,31 +270,35 @@ class _Tap:
         return getattr(self.physics, name)
 
 
-def record(env: Env, ppo: PPO, state: TrainState) -> Recording:
+def rollout_length(algorithm: Algorithm) -> int:
+    """Env steps, of each env, in an iteration."""
+    return max(algorithm.steps_per_iteration // algorithm.num_envs, 1)
+
+
+def record(env: Env, policy: Policy, env_carry: EnvCarry, obs: Obs, key: PRNGKeyArray, num_steps: int) -> Recording:
     """A rollout of the stochastic policy, with what it asked of the engine."""
     tapped = copy.copy(env)
     tapped.physics = tap = _Tap(env.physics)
 
-    def step(carry: tuple, key: Array) -> tuple[tuple, tuple]:
-        env_state, obs = carry
-        distribution, _ = state.net.policy(state.normalizer["actor"](obs["actor"]))
+    def step(now: tuple, key: Array) -> tuple[tuple, tuple]:
+        state, obs, carry = now
+        distribution, carry = policy(obs["actor"], carry)
         action_Ea = distribution.sample(key)
-        env_state, out = tapped.step(env_state, action_Ea)
-        return (env_state, out.obs), (action_Ea, tap.asked)
+        state, out = tapped.step(state, action_Ea)
+        return (state, out.obs, carry), (action_Ea, tap.asked)
 
-    keys_T = jax.random.split(state.policy_key, ppo.cfg.rollout_length)
-    _, (action_TEa, asked) = jax.lax.scan(step, (state.env_state, state.obs), keys_T)
+    start = (env_carry, obs, policy.init_carry(len(obs["actor"])))
+    _, (action_TEa, asked) = jax.lax.scan(step, start, jax.random.split(key, num_steps))
     physics, model_fields, ctrl_TESu = asked
-    return Recording(state.env_state, action_TEa, physics, dict(model_fields), ctrl_TESu)
+    return Recording(env_carry, action_TEa, physics, dict(model_fields), ctrl_TESu)
 
 
-def collected(env: Env, ppo: PPO, state: TrainState) -> Dataset:
-    """The dataset of a rollout."""
-    _, r, _, _ = collect(env, ppo, state)
-    advantage_TE, target_TE = gae(
-        r.reward, r.value, r.next_value, r.terminated, r.done, gamma=ppo.cfg.gamma, lam=ppo.cfg.lam
+def play(env: Env, policy: Policy, env_carry: EnvCarry, obs: Obs, key: PRNGKeyArray, num_steps: int) -> Any:
+    """The rollout of a training by itself; of everything that it returns, the sums, so that nothing is left out."""
+    env_carry, obs, _, trajectory, log = rollout(
+        env, policy, env_carry, obs, policy.init_carry(len(obs["actor"])), key, num_steps
     )
-    return flatten(r, advantage_TE, target_TE)
+    return env_carry, _sums(trajectory), log
 
 
 def step_engine(
@@ -321,9 +321,14 @@ def step_env(env: Env, state: EnvCarry, action_TEa: Float[Array, "T E a"]) -> An
 
     def step(state: EnvCarry, action_Ea: Array) -> tuple[EnvCarry, Any]:
         state, out = env.step(state, action_Ea)
-        return state, jax.tree.map(jnp.sum, out)
+        return state, _sums(out)
 
     return jax.lax.scan(step, state, action_TEa)
+
+
+def _sums(tree: Any) -> Any:
+    """The sum of every leaf that is a number; random keys are none."""
+    return jax.tree.map(jnp.sum, eqx.filter(tree, lambda x: not jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key)))
 
 
 class Replay:

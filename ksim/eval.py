@@ -14,9 +14,9 @@ from ksim.config.overrides import check_old_flags
 from ksim.config.schema import Config
 from ksim.config.words import hint, listed
 from ksim.errors import ConfigError
-from ksim.evaluation.evaluate import evaluate_into, play, summarize
+from ksim.evaluation.evaluate import evaluate_into, player, summarize
 from ksim.evaluation.robustness import DEFAULTS, perturbations
-from ksim.policies.load import load_policy
+from ksim.policies.load import load_trained
 from ksim.store import files, run_dir
 from ksim.system import jax_setup
 from ksim.system.entry import entry
@@ -105,14 +105,14 @@ def main(argv: Sequence[str]) -> None:
         cfg = changed(trained, overrides, chosen.physics)
         jax_setup.prepare(*{cfg.physics.engine, trained.physics.engine})
         experiment = build(cfg)
-        policy, step = load_policy(run, chosen.checkpoint, experiment)
+        found = load_trained(run, chosen.checkpoint, experiment.env)
         seed = trained.seed if chosen.seed is None else chosen.seed
         assert seed is not None  # a frozen config has one
 
         def numbers(config: Config, how: str) -> dict[str, float]:
             status.update(f"playing {chosen.episodes} episodes {how} ...")
-            other = build(config)
-            return summarize(play(other, policy, chosen.episodes, seed), other.env.step_dt)
+            other = build(config).env
+            return summarize(player(other, chosen.episodes, seed)(found.policy, found.curriculum), other.step_dt)
 
         trained_on = trained.physics.engine
         is_compared = chosen.compare and experiment.engine.engine != trained_on
@@ -126,14 +126,16 @@ def main(argv: Sequence[str]) -> None:
         status.update(f"playing {chosen.episodes} episodes ...")
         result = evaluate_into(
             run.eval / files.stamp(),
-            experiment,
-            policy,
+            experiment.env,
+            experiment.engine,
+            found.policy,
+            found.curriculum,
             episodes=chosen.episodes,
             seed=seed,
-            video=chosen.video,
+            video_length_s=cfg.eval.video_length_s if chosen.video else None,
             overlay=chosen.video_overlay,
             about={
-                "step": step,
+                "step": found.step,
                 "options": dataclasses.asdict(chosen),
                 "overrides": overrides,
                 "on_the_training_engine": compared,
@@ -141,7 +143,7 @@ def main(argv: Sequence[str]) -> None:
             },
         )
     console = Console(highlight=False, markup=False, soft_wrap=True)
-    console.print(f"run:     {run.path}, checkpoint of step {step:,}")
+    console.print(f"run:     {run.path}, checkpoint of step {found.step:,}")
     console.print(f"physics: {experiment.engine.reason}")
     if overrides:
         console.print(f"changed: {' '.join(overrides)}")

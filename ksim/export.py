@@ -14,16 +14,16 @@ from rich.console import Console
 from ksim import __version__
 from ksim.config import compose, options
 from ksim.errors import KsimError
-from ksim.policies import onnx as onnx_graph
-from ksim.policies import policy as policies
+from ksim.policies import onnx, saved
 from ksim.policies.describe import describe
-from ksim.policies.policy import Policy
+from ksim.policies.saved import SavedPolicy
+from ksim.rl import random_key, rollout
 from ksim.store import files, run_dir
 from ksim.store.run_dir import RunDir
 from ksim.system import jax_setup
 from ksim.system.entry import entry
 from ksim.training.checks import load_checked
-from ksim.training.experiment import Experiment, build, random_key
+from ksim.training.experiment import Experiment, build
 
 log = logging.getLogger(__name__)
 
@@ -79,12 +79,12 @@ def main(argv: Sequence[str]) -> None:
         print(USAGE, end="")
         return
     chosen, _ = options.parse(Options, argv)
-    onnx_graph.check_installed()
+    onnx.check_installed()
     jax_setup.share_the_gpu()
     run = run_dir.open(chosen.run, chosen.runs_dir)
     with Console(stderr=True).status("exporting ..."):
         logging.basicConfig(format="%(message)s", level=logging.WARNING)  # now, so that lines go above the spinner
-        policy = policies.load(run.path, chosen.checkpoint)
+        policy = saved.load(run.path, chosen.checkpoint)
         exported = export(run, policy, Path(chosen.out) if chosen.out else run.export / "policy.onnx")
     console = Console(highlight=False, markup=False, soft_wrap=True)
     console.print(f"run:     {run.path}, checkpoint of step {policy.step:,}")
@@ -99,7 +99,7 @@ def main(argv: Sequence[str]) -> None:
     console.print(str(exported.path))
 
 
-def export(run: RunDir, policy: Policy, path: Path) -> Exported:
+def export(run: RunDir, policy: SavedPolicy, path: Path) -> Exported:
     """Write a run's policy as ONNX, after it has proven that it acts as the policy does.
 
     Args:
@@ -111,11 +111,10 @@ def export(run: RunDir, policy: Policy, path: Path) -> Exported:
         KsimError: onnxruntime's actions differ from JAX's, the run's task cannot be built any more, or the file cannot
             be written.
     """
-    model = onnx_graph.make(policy, metadata(run, policy))
+    model = onnx.make(policy, metadata(run, policy))
     experiment = build(compose.with_overrides(load_checked(run.config_path), ["physics.engine=mujoco"]))
     _compare(policy, experiment)
-    obs_Dn = record(experiment, policy, _NUM_ENVS, _NUM_STEPS)
-    max_error = float(np.max(np.abs(onnx_graph.run(model, obs_Dn) - policy(obs_Dn))))
+    max_error = largest_error(policy, model, record(experiment, policy, _NUM_ENVS, _NUM_STEPS))
     if not max_error <= TOLERANCE:  # NaN, too
         raise KsimError(f"the ONNX graph differs from JAX by {max_error:.1e}, more than {TOLERANCE:g}: nothing written")
     try:
@@ -123,10 +122,10 @@ def export(run: RunDir, policy: Policy, path: Path) -> Exported:
         files.write_atomic(path, model)
     except OSError as error:
         raise KsimError(f"{path} cannot be written: {error.strerror or error}") from error
-    return Exported(path, max_error, len(obs_Dn))
+    return Exported(path, max_error, _NUM_ENVS * _NUM_STEPS)
 
 
-def metadata(run: RunDir, policy: Policy) -> dict[str, str]:
+def metadata(run: RunDir, policy: SavedPolicy) -> dict[str, str]:
     """What the file says about itself, each value as JSON: the policy's description, and where it comes from.
 
     The keys are those of `ksim.policies.describe.describe`, without what matters to a training alone, and
@@ -137,34 +136,46 @@ def metadata(run: RunDir, policy: Policy) -> dict[str, str]:
         "ksim": __version__,
         "run": f"{run.path.parent.name}/{run.path.name}",
         "step": policy.step,
-        **{name: value for name, value in policy.description.items() if name not in ("network", "rewards")},
+        **{name: value for name, value in policy.description.items() if name not in ("policy", "rewards")},
         "observations": policy.observation,
+        "carry": [
+            {"name": name, "initial": leaf[0]}
+            for name, leaf in zip(onnx.carry_names(policy), jax.tree.leaves(policy.init_carry()), strict=True)
+        ],
     }
     return {name: json.dumps(files.jsonable(value), allow_nan=False) for name, value in about.items()}
 
 
-def record(experiment: Experiment, policy: Policy, num_envs: int, num_steps: int) -> np.ndarray:
-    """What the policy sees while it plays, (D, n): D = `num_envs` * `num_steps` observations, noise included."""
-    env = experiment.env
-    seed = experiment.cfg.seed
+def record(experiment: Experiment, policy: SavedPolicy, num_envs: int, num_steps: int) -> np.ndarray:
+    """What the policy sees while it plays, (T, E, n), noise included."""
+    env, seed = experiment.env, experiment.cfg.seed
     assert seed is not None  # a frozen config has one
 
     def play(key: jax.Array) -> jax.Array:
-        def step(carry: tuple, _: None) -> tuple[tuple, jax.Array]:
-            state, obs = carry
-            distribution, _ = policy.net.policy(policy.normalizer["actor"](obs["actor"]))
-            state, out = env.step(state, distribution.mean)
-            return (state, out.obs), obs["actor"]
+        env_carry, obs = env.reset(key, num_envs)
+        carry = policy.init_carry(num_envs)
+        played = rollout(env, policy.policy, env_carry, obs, carry, key, num_steps, deterministic=True)
+        return played[3].obs["actor"]
 
-        return jax.lax.scan(step, env.reset(key, num_envs), None, length=num_steps)[1]
-
-    obs_TEn = np.asarray(jax.jit(play)(random_key(seed, "eval")))
-    return obs_TEn.reshape(-1, obs_TEn.shape[-1])
+    return np.asarray(jax.jit(play)(random_key(seed, "eval")))
 
 
-def _compare(policy: Policy, experiment: Experiment) -> None:
+def largest_error(policy: SavedPolicy, model: bytes, obs_TEn: np.ndarray) -> float:
+    """The largest difference between the actions of onnxruntime and of JAX, each remembering what is its own."""
+    session = onnx.Session(model)
+    carry = policy.init_carry(obs_TEn.shape[1])
+    onnx_carry = [np.asarray(leaf) for leaf in jax.tree.leaves(carry)]
+    errors = []
+    for obs_En in obs_TEn:
+        action_Ea, carry = policy.act(obs_En, carry)
+        onnx_action_Ea, onnx_carry = session(obs_En, onnx_carry)
+        errors.append(np.max(np.abs(onnx_action_Ea - action_Ea)))
+    return float(np.max(errors))
+
+
+def _compare(policy: SavedPolicy, experiment: Experiment) -> None:
     """Warn where the task's or the robot's code has changed since the training: the file describes what was then."""
-    now: Mapping[str, Any] = files.jsonable(describe(experiment))
+    now: Mapping[str, Any] = files.jsonable(describe(experiment.cfg, experiment.env, policy.policy))
     size = sum(term["size"] for term in now["observations"]["actor"])
     if size != policy.observation_size:
         raise KsimError(

@@ -1,6 +1,7 @@
 """`python -m ksim.bench`: it runs small, measures what it says, and its output has its structure. Nothing is timed."""
 
 import json
+from functools import partial
 
 import jax
 import mujoco
@@ -11,7 +12,7 @@ from ksim import bench
 from ksim.config.compose import compose
 from ksim.diagnostics import manager_times
 from ksim.errors import ConfigError, KsimError
-from ksim.rl import TrainState, init_train_state
+from ksim.rl import PPOState
 from ksim.training.experiment import Experiment, build
 
 SMALL = """
@@ -26,19 +27,20 @@ def experiment() -> Experiment:
 
 
 @pytest.fixture(scope="module")
-def state(experiment) -> TrainState:
-    return init_train_state(experiment.env, experiment.ppo, jax.random.key(0))
+def state(experiment) -> PPOState:
+    return experiment.algorithm.init(experiment.env, jax.random.key(0))
 
 
 @pytest.fixture(scope="module")
 def recording(experiment, state) -> bench.Recording:
-    return jax.jit(lambda s: bench.record(experiment.env, experiment.ppo, s))(state)
+    record = partial(bench.record, experiment.env, num_steps=4)
+    return jax.jit(record)(state.model.policy, state.env_carry, state.obs, jax.random.key(1))
 
 
 def check(found: dict, engine: str) -> None:
     assert found["task"] == "cartpole_balance" and found["engine"]["engine"] == engine
     assert (found["num_envs"], found["rollout_length"], found["decimation"]) == (16, 4, 2)
-    assert list(found["programs"]) == ["ceiling", "physics", "env", "collect", "train"]
+    assert list(found["programs"]) == ["ceiling", "physics", "env", "rollout", "train"]
     for name, program in found["programs"].items():
         assert len(program["all"]) == found["repeats"] and min(program["all"]) > 0
         # The median of the times, which for an even count is not that of the rates.
@@ -51,7 +53,7 @@ def check(found: dict, engine: str) -> None:
     assert set(parts) == set(bench.PARTS) - ({"host callback"} if engine == "mjx" else set())
     assert sum(part["seconds"] for part in parts.values()) == pytest.approx(found["iteration_s"])
     assert sum(part["percent"] for part in parts.values()) == pytest.approx(100)
-    assert parts["physics"]["seconds"] > 0 and parts["update"]["seconds"] > 0
+    assert parts["physics"]["seconds"] > 0
 
 
 def test_it_prints_two_tables_and_writes_them_as_json(tmp_path, capsys):
@@ -83,7 +85,7 @@ def test_mjx_is_compared_with_the_same_ceiling():
 def test_the_recording_is_what_the_training_asks_of_the_engine(experiment, state, recording):
     assert recording.action_TEa.shape == (4, 16, 1)
     assert recording.ctrl_TESu.shape == (4, 16, 2, 1)
-    np.testing.assert_array_equal(recording.physics.qpos[0], state.env_state.envs.physics.qpos)
+    np.testing.assert_array_equal(recording.physics.qpos[0], state.env_carry.envs.physics.qpos)
     np.testing.assert_allclose(
         recording.ctrl_TESu[:, :, 0], np.clip(10.0 * recording.action_TEa, -10.0, 10.0), rtol=1e-6
     )
@@ -113,24 +115,23 @@ def test_the_ceiling_steps_the_recorded_states(experiment, recording):
 
 def test_env_states_are_counted_by_their_leaves(experiment, state):
     one_key = 8  # two 32-bit words
-    physics = state.env_state.envs.physics
+    physics = state.env_carry.envs.physics
     counted = bench.carry_bytes(physics) + 16 * one_key
     assert bench.carry_bytes(physics) == sum(x.size for x in jax.tree.leaves(physics)) * 4
-    assert counted < bench.carry_bytes(state.env_state) < 16 * 2000
+    assert counted < bench.carry_bytes(state.env_carry) < 16 * 2000
 
 
 def test_parts_add_up_to_an_iteration():
-    seconds = {"physics": 5.0, "env": 8.0, "collect": 9.0, "update": 3.0, "train": 13.0}
+    seconds = {"physics": 5.0, "env": 8.0, "rollout": 9.0, "train": 13.0}
     found = bench.parts(seconds, {"physics": 4.0, "env": 4.5}, "mujoco")
     assert {name: part["seconds"] for name, part in found.items()} == {
         "physics": 4.5,
         "host callback": 1.0,
         "env terms": 2.5,
-        "rollout networks": 1.0,
-        "update": 3.0,
-        "rest": 1.0,
+        "policy": 1.0,
+        "learning": 4.0,
     }
-    assert found["update"]["percent"] == pytest.approx(100 * 3 / 13)
+    assert found["learning"]["percent"] == pytest.approx(100 * 4 / 13)
     found = bench.parts(seconds, {}, "mjx")
     assert (found["physics"]["seconds"], found["env terms"]["seconds"]) == (5.0, 3.0)
 

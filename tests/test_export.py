@@ -6,8 +6,8 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
+import equinox as eqx
 import jax
 import numpy as np
 import onnx
@@ -16,17 +16,18 @@ import pytest
 from onnx import numpy_helper
 from support.untrained import untrained
 
-import ksim.policies.policy
+import ksim
 from ksim import export
 from ksim.config.compose import compose
 from ksim.config.fields import limits_of
-from ksim.config.schema import PPOCfg
 from ksim.errors import KsimError
 from ksim.policies import onnx as onnx_graph
 from ksim.policies.describe import describe
-from ksim.policies.policy import Policy
-from ksim.rl import Normalizer
+from ksim.policies.saved import SavedPolicy
+from ksim.rl import PPO
+from ksim.rl.actor_critic import GaussianPolicy
 from ksim.rl.networks import MLP
+from ksim.rl.normalizer import Normalizer
 from ksim.robots import loader
 from ksim.store import files
 from ksim.store.run_dir import RunDir
@@ -53,8 +54,7 @@ def runs(composed, tmp_path_factory) -> dict[str, RunDir]:
 @pytest.fixture(scope="module")
 def exported(runs) -> dict[str, export.Exported]:
     return {
-        name: export.export(run, ksim.policies.policy.load(run.path), run.export / "policy.onnx")
-        for name, run in runs.items()
+        name: export.export(run, ksim.load_policy(run.path), run.export / "policy.onnx") for name, run in runs.items()
     }
 
 
@@ -79,7 +79,7 @@ def play(policy: Path, robot: str, tmp_path: Path, seconds: float, push: float =
 
 @pytest.mark.parametrize("robot", ["kbot", "cartpole"])
 def test_it_acts_as_the_policy_does(robot, runs, exported):
-    policy = ksim.policies.policy.load(runs[robot].path)
+    policy = ksim.load_policy(runs[robot].path)
     found = exported[robot]
     assert found.num_observations == 1000 and 0 <= found.max_error <= 1e-5
     session = onnxruntime.InferenceSession(found.path, providers=["CPUExecutionProvider"])
@@ -91,30 +91,32 @@ def test_it_acts_as_the_policy_does(robot, runs, exported):
     np.testing.assert_allclose(session.run(["action"], {"obs": obs})[0], policy(obs), atol=1e-5)
 
 
-@pytest.mark.parametrize("activation", limits_of(PPOCfg, "activation").choices)
+@pytest.mark.parametrize("activation", limits_of(PPO, "activation").choices)
 def test_each_activation_is_the_same(activation):
     actor = MLP([3, 16, 16, 2], activation, last_scale=1.0, key=jax.random.key(0))
     normalizer = Normalizer(np.array([1.0, 0.0, -1.0]), np.array([4.0, 1.0, 0.0]), np.array(1.0))
     description = {"observations": {"actor": [{"name": "x", "size": 3}]}, "actions": [{"joints": ["a", "b"]}]}
-    net = SimpleNamespace(actor=actor, policy=lambda obs: (SimpleNamespace(mean=actor(obs)), None))
-    policy = Policy(Path(), 0, description, net, {"actor": normalizer})  # type: ignore[arg-type]
+    policy = SavedPolicy(Path(), 0, description, GaussianPolicy(normalizer, actor, np.zeros(2), None))
     obs = np.random.default_rng(0).normal(0, 3, (100, 3)).astype(np.float32)
-    np.testing.assert_allclose(onnx_graph.run(onnx_graph.make(policy, {}), obs), policy(obs), atol=1e-5)
+    action, carry = onnx_graph.Session(onnx_graph.make(policy, {}))(obs)
+    np.testing.assert_allclose(action, policy(obs), atol=1e-5)
+    assert carry == []
 
 
 def test_it_says_what_the_checkpoint_says(runs, exported):
-    policy = ksim.policies.policy.load(runs["kbot"].path)
+    policy = ksim.load_policy(runs["kbot"].path)
     found = metadata(exported["kbot"].path)
     assert found.pop("observations") == policy.observation
     assert (found.pop("format"), found.pop("ksim"), found.pop("step")) == (1, ksim.__version__, 0)
+    assert found.pop("carry") == []
     assert found.pop("run") == f"kbot_standing/{runs['kbot'].path.name}"
     assert found == {
-        key: value for key, value in policy.description.items() if key not in ("observations", "network", "rewards")
+        key: value for key, value in policy.description.items() if key not in ("observations", "policy", "rewards")
     }
 
 
 def test_the_same_checkpoint_gives_the_same_file(runs, exported, tmp_path):
-    again = export.export(runs["cartpole"], ksim.policies.policy.load(runs["cartpole"].path), tmp_path / "a" / "b.onnx")
+    again = export.export(runs["cartpole"], ksim.load_policy(runs["cartpole"].path), tmp_path / "a" / "b.onnx")
     assert again.path.read_bytes() == exported["cartpole"].path.read_bytes()
     assert [path.name for path in again.path.parent.iterdir()] == ["b.onnx"]
 
@@ -131,7 +133,7 @@ def test_the_command(runs, tmp_path, capsys):
 
 def test_the_recorded_observations_are_those_of_episodes(runs):
     cfg = compose(["task=cartpole_balance", "algo.actor_hidden=[16,16]", "algo.critic_hidden=[16,16]"])
-    obs = export.record(build(cfg), ksim.policies.policy.load(runs["cartpole"].path), 4, 15).reshape(15, 4, 4)
+    obs = export.record(build(cfg), ksim.load_policy(runs["cartpole"].path), 4, 15)
     assert len(np.unique(obs[0], axis=0)) == 4  # fresh episodes that differ
     moved = obs[:-1, :, :2] + 0.02 * obs[1:, :, 2:]  # position + dt * velocity
     np.testing.assert_allclose(obs[1:, :, :2], moved, atol=5e-3)
@@ -141,15 +143,23 @@ def test_the_recorded_observations_are_those_of_episodes(runs):
 
 
 def test_a_file_that_does_not_agree_is_not_written(runs, tmp_path, monkeypatch):
-    run = onnx_graph.run
-    monkeypatch.setattr(onnx_graph, "run", lambda model, obs: run(model, obs) + 1e-4)
+    call = onnx_graph.Session.__call__
+
+    def disturbed(change):
+        def run(session, obs, carry):
+            action, carry = call(session, obs, carry)
+            return change(action), carry
+
+        monkeypatch.setattr(onnx_graph.Session, "__call__", run)
+
+    disturbed(lambda action: action + 1e-4)
     (tmp_path / "old.onnx").write_bytes(b"old")
     with pytest.raises(KsimError, match=r"the ONNX graph differs from JAX by 1\.0e-04, more than 1e-05: nothing"):
-        export.export(runs["cartpole"], ksim.policies.policy.load(runs["cartpole"].path), tmp_path / "old.onnx")
+        export.export(runs["cartpole"], ksim.load_policy(runs["cartpole"].path), tmp_path / "old.onnx")
     assert (tmp_path / "old.onnx").read_bytes() == b"old" and len(list(tmp_path.iterdir())) == 1
-    monkeypatch.setattr(onnx_graph, "run", lambda model, obs: run(model, obs) * np.nan)
+    disturbed(lambda action: action * np.nan)
     with pytest.raises(KsimError, match="differs from JAX by nan"):
-        export.export(runs["cartpole"], ksim.policies.policy.load(runs["cartpole"].path), tmp_path / "old.onnx")
+        export.export(runs["cartpole"], ksim.load_policy(runs["cartpole"].path), tmp_path / "old.onnx")
 
 
 def test_without_the_extra_it_names_it(runs, monkeypatch):
@@ -182,9 +192,10 @@ def test_each_mistake_is_one_message(runs, argv, message):
 
 
 def test_a_task_that_changed_since_the_training_is_told(runs, tmp_path, monkeypatch, caplog):
-    run, policy = runs["cartpole"], ksim.policies.policy.load(runs["cartpole"].path)
-    changed = describe(build(compose(["task=cartpole_balance"]))) | {"step_dt": 0.01}
-    monkeypatch.setattr(export, "describe", lambda _: changed)
+    run, policy = runs["cartpole"], ksim.load_policy(runs["cartpole"].path)
+    experiment = build(compose(["task=cartpole_balance"]))
+    changed = describe(experiment.cfg, experiment.env, policy.policy) | {"step_dt": 0.01}
+    monkeypatch.setattr(export, "describe", lambda *_: changed)
     export.export(run, policy, tmp_path / "policy.onnx")
     assert "step_dt" in caplog.text and "changed since the training" in caplog.text
     assert metadata(tmp_path / "policy.onnx")["step_dt"] == 0.02
@@ -198,9 +209,9 @@ def test_a_task_that_changed_since_the_training_is_told(runs, tmp_path, monkeypa
 
 @pytest.mark.parametrize("robot", ["kbot", "cartpole"])
 def test_a_loop_made_of_the_file_alone_is_the_env(robot, runs, exported, tmp_path):
-    policy = ksim.policies.policy.load(runs[robot].path)
+    policy = ksim.load_policy(runs[robot].path)
     experiment = build(ksim.config.compose.load_frozen(runs[robot].config_path))
-    expected = export.record(experiment, policy, 1, 15)
+    expected = export.record(experiment, policy, 1, 15)[:, 0]
     trace = play(exported[robot].path, robot, tmp_path, 15 * 0.02)
     assert np.ptp(expected, axis=0).max() > 0.1  # something happens
     np.testing.assert_allclose(trace["obs"], expected, atol=1e-4)
@@ -234,7 +245,10 @@ def test_without_the_policy_the_kbot_falls(tmp_path):
 
 def test_the_standing_policy_is_of_todays_task():
     then = metadata(STANDING)
-    now = files.jsonable(describe(build(compose(["task=kbot_standing", "physics=mujoco"]))))
+    experiment = build(compose(["task=kbot_standing", "physics=mujoco"]))
+    state = eqx.filter_eval_shape(experiment.algorithm.init, experiment.env, jax.random.key(0))
+    policy = experiment.algorithm.policy(state)
+    now = files.jsonable(describe(experiment.cfg, experiment.env, policy))
     now["observations"] = now["observations"]["actor"]
     for term in (*then["observations"], *now["observations"]):
         for key in ("noise", "bias", "delay", "description"):  # neither is part of what the policy is given

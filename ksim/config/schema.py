@@ -6,7 +6,6 @@ A field with no default gets its value from YAML; a field with a default is set 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -95,70 +94,6 @@ class ManagerBasedRlEnvCfg:
             self.events = default
         elif isinstance(self.events, Mapping) and self.events and DEFAULT_EVENT not in self.events:
             self.events = {**default, **self.events}
-
-
-@dataclass(frozen=True, kw_only=True)
-class PPOCfg:
-    """Proximal policy optimization. E, B, D, T are the glossary's dimension names."""
-
-    num_envs: int = setting(1024, above=0)  # parallel environments (E)
-    num_env_states_per_minibatch: int = setting(4096, above=0)  # env states of one gradient step (B)
-    num_minibatches: int = setting(8, above=0)  # minibatches in a dataset; dataset D = B * num_minibatches
-    num_learning_epochs: int = setting(5, above=0)  # full passes over each dataset
-    total_steps: int = setting(10_000_000, above=0)  # env states to train on in all; rounded up to whole iterations
-    gamma: float = setting(0.98, above=0, at_most=1)  # discount of one env step
-    lam: float = setting(0.95, at_least=0, at_most=1)  # GAE's lambda
-    clip: float = setting(0.2, above=0)  # largest change of the probability ratio that is still rewarded
-    value_coef: float = setting(1.0, at_least=0)  # weight of the value loss
-    entropy_coef: float = setting(0.0, at_least=0)  # weight of the entropy bonus
-    learning_rate: float = setting(5e-4, above=0)  # Adam's step size; the first one where the schedule is adaptive
-    # Adaptive: the learning rate follows the measured KL divergence.
-    schedule: str = setting("adaptive", choices=("adaptive", "fixed"))
-    desired_kl: float = setting(0.02, above=0)  # KL divergence of an update that it aims at, in nats
-    # The desired KL falls as 1 / (1 + steps / this), env steps: large updates first, fine ones later; None: constant.
-    # It depends on the steps done, not on total_steps, so a resumed training may go on for longer.
-    desired_kl_decay_steps: float | None = setting(None, above=0)
-    min_learning_rate: float = setting(1e-5, above=0)  # lower bound of the adaptive learning rate
-    max_learning_rate: float = setting(1e-2, above=0)  # upper bound of the adaptive learning rate
-    max_grad_norm: float = setting(1.0, above=0)  # gradients are scaled down to this global norm
-    init_std: float = setting(0.35, above=0)  # first standard deviation of every action, in action units
-    actor_hidden: tuple[int, ...] = setting((256, 128, 128), above=0)  # widths of the actor's hidden layers
-    critic_hidden: tuple[int, ...] = setting((256, 128, 128), above=0)  # widths of the critic's hidden layers
-    activation: str = setting("elu", choices=("elu", "gelu", "relu", "silu", "swish", "tanh"))
-    # What is made of the robot's left-right mirror map.
-    symmetry: str = setting("none", choices=("none", "augment", "equivariant"))
-
-    def __post_init__(self) -> None:
-        is_between = self.min_learning_rate <= self.learning_rate <= self.max_learning_rate
-        if self.schedule == "adaptive" and not is_between:
-            raise ValueError(
-                f"learning_rate = {self.learning_rate} is not between min_learning_rate = {self.min_learning_rate} and"
-                f" max_learning_rate = {self.max_learning_rate}"
-            )
-        if self.dataset_size % self.num_envs:
-            # The next dataset that both the envs and the minibatches divide.
-            unit = math.lcm(self.num_envs, self.num_minibatches)
-            dataset = math.ceil(self.dataset_size / unit) * unit
-            raise ValueError(
-                f"num_env_states_per_minibatch x num_minibatches = {self.dataset_size} is not a multiple of num_envs ="
-                f" {self.num_envs}; {dataset} would be"
-                f" (algo.num_env_states_per_minibatch={dataset // self.num_minibatches})"
-            )
-
-    @property
-    def steps_per_iteration(self) -> int:
-        """Env steps of one iteration, over all envs."""
-        return self.dataset_size
-
-    @property
-    def dataset_size(self) -> int:
-        """Env states that one update trains on (D)."""
-        return self.num_env_states_per_minibatch * self.num_minibatches
-
-    @property
-    def rollout_length(self) -> int:
-        """Env steps in a rollout (T = D / E); it is whole."""
-        return self.dataset_size // self.num_envs
 
 
 @dataclass(kw_only=True)

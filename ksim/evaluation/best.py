@@ -1,19 +1,28 @@
 """A deterministic evaluation now and then during a training: it decides which checkpoint is the best."""
 
 import logging
+import math
+import time
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import jax
+
+from ksim.config.schema import EvalCfg
+from ksim.envs.env import Env
 from ksim.envs.managers.curriculum import levels
 from ksim.evaluation import evaluate as evaluation
+from ksim.rl.policy import Policy
 from ksim.store import checkpoint
 from ksim.store.checkpoint import Best
 from ksim.store.run_dir import RunDir
-from ksim.training.experiment import Experiment
 
 log = logging.getLogger(__name__)
 
 _SCORE = "eval/return"
+
+
+_LARGEST_SHARE = 0.1  # of the time of a training on an accelerator that evaluations during it may take
 
 
 class Judge:
@@ -21,17 +30,29 @@ class Judge:
 
     Attributes:
         best: the best checkpoint so far; None before the first judgement.
+        interval_steps: env steps of training between two judgements; None: there are none.
     """
 
-    def __init__(self, experiment: Experiment, run_dir: RunDir):
-        cfg = experiment.cfg
-        assert cfg.seed is not None  # the config is checked
+    def __init__(self, env: Env, num_envs: int, cfg: EvalCfg, seed: int, run_dir: RunDir):
+        """Judge the policies of a training.
+
+        Args:
+            env: the task.
+            num_envs: of the training.
+            cfg: how often, and how many episodes.
+            seed: of the training.
+            run_dir: where its checkpoints are.
+        """
         self.best: Best | None = None
+        self.interval_steps = cfg.interval_steps
+        if self.interval_steps is not None and jax.default_backend() != "cpu":
+            # There, time follows the steps that are made one after the other, however many envs make them at once.
+            least = math.ceil(evaluation.num_steps_of(env) / _LARGEST_SHARE) * num_envs
+            self.interval_steps = max(self.interval_steps, least)
         self._best_level: dict[str, float] = {}  # of the curricula, where the best was judged
-        self._step_dt = experiment.env.step_dt
-        self._interval = cfg.eval.interval_steps
+        self._step_dt = env.step_dt
         self._checkpoints = run_dir.checkpoints
-        self._play = evaluation.player(experiment, cfg.eval.interval_episodes, cfg.seed, purpose="judge")
+        self._play = evaluation.player(env, cfg.interval_episodes, seed, purpose="judge")
 
     def recall(self, lines: Iterable[Mapping[str, Any]]) -> None:
         """Take up a stopped training: the best of the checkpoints that are still there, by its log lines."""
@@ -43,14 +64,20 @@ class Judge:
 
     def is_due(self, before: int, step: int) -> bool:
         """Whether a multiple of the interval lies between two numbers of env steps; it does not depend on the end."""
-        return self._interval is not None and step // self._interval > before // self._interval
+        return self.interval_steps is not None and step // self.interval_steps > before // self.interval_steps
 
-    def judge(self, policy: Mapping[str, Any]) -> dict[str, float]:
-        """The numbers of a policy for a log line, each under `eval/`."""
-        summary = evaluation.summarize(self._play(policy), self._step_dt)
+    def judge(self, policy: Policy, curriculum: Mapping[str, Any]) -> dict[str, float]:
+        """The numbers of a policy for a log line, each under `eval/`, and the seconds that this took.
+
+        Args:
+            policy: the policy.
+            curriculum: how far the curricula have come; they stay there.
+        """
+        begin = time.monotonic()
+        summary = evaluation.summarize(self._play(policy, curriculum), self._step_dt)
         log.info("deterministic policy: %s", evaluation.sentence(summary))
-        summary |= {f"curriculum/{name}": value for name, value in levels(policy.get("curriculum") or {}).items()}
-        return {f"eval/{name}": value for name, value in summary.items()}
+        summary |= {f"curriculum/{name}": value for name, value in levels(curriculum).items()}
+        return {f"eval/{name}": value for name, value in summary.items()} | {"eval_time_s": time.monotonic() - begin}
 
     def is_best(self, numbers: Mapping[str, float]) -> bool:
         """Whether a judgement beats all before it; NaN beats nothing.

@@ -1,4 +1,4 @@
-"""One full episode an env with the deterministic policy: no bias to short episodes."""
+"""One full episode per env with the deterministic policy: no bias to short episodes."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,11 +8,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
-from ksim.envs.carry import EnvCarry, Obs
+from ksim.envs.carry import EnvCarry
 from ksim.envs.env import Env
-from ksim.envs.tree import replace, with_shared
-from ksim.rl.networks import ActorCritic
-from ksim.rl.normalizer import Normalizer
+from ksim.envs.tree import replace, where_env, with_shared
+from ksim.rl.policy import Policy
 
 
 class Episodes(eqx.Module):
@@ -43,19 +42,18 @@ class Episodes(eqx.Module):
 
 def evaluate(
     env: Env,
-    net: ActorCritic,
-    normalizer: Mapping[str, Normalizer],
+    policy: Policy,
     key: PRNGKeyArray,
     num_envs: int,
     num_steps: int,
     curriculum: Mapping[str, Any] | None = None,
     keep_carry: bool = False,
 ) -> Episodes:
-    """Play the policy's mean action.
+    """Play the policy's most probable actions.
 
     Args:
         env: the env; observation noise is part of it.
-        net, normalizer: the policy.
+        policy: the policy.
         key: random key, a stream of its own.
         num_envs: E, one episode each.
         num_steps: T, env steps of a full episode.
@@ -64,25 +62,27 @@ def evaluate(
     """
     state, obs = env.reset(key, num_envs, curriculum=curriculum)
 
-    def step(carry: tuple[EnvCarry, Obs, Bool[Array, " E"], tuple], _: None) -> tuple[tuple, tuple]:
-        state, obs, running_E, first = carry
-        distribution, _ = net.policy(normalizer["actor"](obs["actor"]))
+    def step(now: tuple, _: None) -> tuple[tuple, tuple]:
+        state, obs, carry, running_E, first = now
+        distribution, carry = policy(obs["actor"], carry)
+        action_Ea = distribution.mode()
         commands = {name: value_E[0] for name, value_E in env.commands.values(state.envs.memory).items()}
-        state, out = env.step(state, distribution.mean)
+        state, out = env.step(state, action_Ea)
+        carry = where_env(out.done, policy.init_carry(num_envs), carry)
         if curriculum is not None:
             state = with_shared(state, curriculum=curriculum)
-        now = (out.episode, out.terminated, out.ends)
-        first = jax.tree.map(lambda new, old: jnp.where(running_E, new, old), now, first)
+        ended = (out.episode, out.terminated, out.ends)
+        first = jax.tree.map(lambda new, old: jnp.where(running_E, new, old), ended, first)
         means = {name: x_E[0] for name, x_E in out.episode.items()}
         last = jax.tree.map(lambda x: x[0], out.terminal)  # where the episode is over, the state has gone on
         kept = replace(last, key=None) if keep_carry else None  # random keys cannot leave the device
-        shown = (last.physics.qpos, last.physics.qvel, distribution.mean[0], means, commands, kept)
-        return (state, out.obs, running_E & ~out.done, first), shown
+        shown = (last.physics.qpos, last.physics.qvel, action_Ea[0], means, commands, kept)
+        return (state, out.obs, carry, running_E & ~out.done, first), shown
 
     like = jax.eval_shape(lambda s, a: env.step(s, a)[1], state, state.envs.action)
     first = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), (like.episode, like.terminated, like.ends))
-    carry = (state, obs, jnp.ones(num_envs, bool), first)
-    (_, _, _, first), shown_T = jax.lax.scan(step, carry, None, length=num_steps)
+    start: tuple = (state, obs, policy.init_carry(num_envs), jnp.ones(num_envs, bool), first)
+    (*_, first), shown_T = jax.lax.scan(step, start, None, length=num_steps)
     values, terminated, ends = first
     *numbers_T, envs_T = shown_T
     carry_T = EnvCarry(envs_T, replace(state.shared, key=None)) if keep_carry else None

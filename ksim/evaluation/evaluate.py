@@ -11,15 +11,19 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import equinox as eqx
 import jax
 import numpy as np
 
 from ksim import __version__
+from ksim.envs.env import Env
 from ksim.errors import KsimError
 from ksim.evaluation.episodes import Episodes, evaluate
 from ksim.evaluation.first import VIDEO, show_first
+from ksim.physics import EngineChoice
+from ksim.rl.policy import Policy
+from ksim.rl.streams import random_key
 from ksim.store import files
-from ksim.training.experiment import Experiment, random_key
 
 _STEPS_WITHOUT_LIMIT = 1000  # length of an evaluation where episodes have no time limit
 
@@ -43,12 +47,14 @@ class Result:
 
 def evaluate_into(
     folder: Path,
-    experiment: Experiment,
-    policy: Mapping[str, Any],
+    env: Env,
+    engine: EngineChoice,
+    policy: Policy,
+    curriculum: Mapping[str, Any] | None,
     *,
     episodes: int,
     seed: int,
-    video: bool,
+    video_length_s: float | None,
     overlay: bool = False,
     about: Mapping[str, Any],
     replace: bool = False,
@@ -59,12 +65,12 @@ def evaluate_into(
 
     Args:
         folder: gets `metrics.json`, `video.mp4` and the plots.
-        experiment: the task and its engine.
-        policy: its `net` and `normalizer`, as in a checkpoint, and, where the task has curricula, the `curriculum`
-            that it has come to.
+        env, engine: the task, and what steps it.
+        policy: the policy.
+        curriculum: how far the curricula of the task have come; they stay there. None: they begin, and go on.
         episodes: how many.
         seed: of their random stream, which is not the training's in any case.
-        video: also film the first episode.
+        video_length_s: film so much of the first episode, at most; None: no video.
         overlay: write time, commands and reward into the film.
         about: what else `metrics.json` says, besides the engine and the summary.
         replace: put it in the place of a folder that exists; else it is given a name of its own, with `_1`, ...
@@ -72,49 +78,48 @@ def evaluate_into(
     Raises:
         KsimError: the folder cannot be written.
     """
-    played = player(experiment, episodes, seed, keep_carry=video)(policy)
-    summary = summarize(played, experiment.env.step_dt) | {"seed": float(seed)}
+    played = player(env, episodes, seed, keep_carry=video_length_s is not None)(policy, curriculum)
+    summary = summarize(played, env.step_dt) | {"seed": float(seed)}
     record = {
         "created_at": files.now(),
         "ksim": __version__,
-        "engine": dataclasses.asdict(experiment.engine),
+        "engine": dataclasses.asdict(engine),
         **about,
         "summary": summary,
     }
     with _staged(folder) as temp:
         files.write_atomic(temp / "metrics.json", files.json_bytes(record))
-        length_s = experiment.cfg.eval.video_length_s if video else None
-        filmed = show_first(experiment.env, played, temp, video_length_s=length_s, overlay=overlay)
+        filmed = show_first(env, played, temp, video_length_s=video_length_s, overlay=overlay)
         folder = _put(temp, folder, replace)
     return Result(summary, folder, folder / VIDEO if filmed else None)
 
 
-def play(experiment: Experiment, policy: Mapping[str, Any], episodes: int, seed: int) -> Episodes:
-    """Full episodes of the policy's mean action, in NumPy; arguments as for `evaluate_into`."""
-    return player(experiment, episodes, seed)(policy)
-
-
 def player(
-    experiment: Experiment, episodes: int, seed: int, *, purpose: str = "eval", keep_carry: bool = False
-) -> Callable[[Mapping[str, Any]], Episodes]:
-    """A function that plays a policy, compiled once; the same episodes each time.
+    env: Env, episodes: int, seed: int, *, purpose: str = "eval", keep_carry: bool = False
+) -> Callable[[Policy, Mapping[str, Any] | None], Episodes]:
+    """A function that plays full episodes of a policy's most probable actions, with the task's curricula at a level.
+
+    It is compiled once, plays the same episodes each time, and returns NumPy arrays.
 
     Args:
-        experiment, episodes, seed: as for `evaluate_into`.
-        purpose: of the random stream.
+        env, episodes, seed: as for `evaluate_into`.
+        purpose: of the random stream; see `ksim.rl.streams.random_key`.
         keep_carry: as for `evaluate`.
     """
-    num_steps = experiment.env.max_episode_steps or _STEPS_WITHOUT_LIMIT
-    play = partial(evaluate, experiment.env, num_envs=episodes, num_steps=num_steps, keep_carry=keep_carry)
-    program = jax.jit(play)
+    num_steps = num_steps_of(env)
+    program = eqx.filter_jit(partial(evaluate, env, num_envs=episodes, num_steps=num_steps, keep_carry=keep_carry))
     key = random_key(seed, purpose)
 
-    def played(policy: Mapping[str, Any]) -> Episodes:
-        level = policy.get("curriculum") or None
-        result: Episodes = jax.device_get(program(policy["net"], dict(policy["normalizer"]), key, curriculum=level))
+    def play(policy: Policy, curriculum: Mapping[str, Any] | None) -> Episodes:
+        result: Episodes = jax.device_get(program(policy, key, curriculum=curriculum or None))
         return result
 
-    return played
+    return play
+
+
+def num_steps_of(env: Env) -> int:
+    """Env steps of an evaluation's episodes: a full one, or 1,000 where there is no time limit."""
+    return env.max_episode_steps or _STEPS_WITHOUT_LIMIT
 
 
 def summarize(episodes: Episodes, step_dt: float) -> dict[str, float]:

@@ -10,16 +10,16 @@ from typing import Any
 import mujoco
 import numpy as np
 
+from ksim.config.schema import Config
 from ksim.config.values import parameters
 from ksim.envs.env import Env
 from ksim.envs.joint_action import JointAction
 from ksim.envs.managers.call import parameter
-from ksim.envs.mirror import SignedPermutation
 from ksim.envs.scene import Scene
-from ksim.envs.symmetry import Symmetry
 from ksim.envs.terms import Term
 from ksim.envs.traits import traits_of
-from ksim.training.experiment import Experiment
+from ksim.rl.policy import Policy
+from ksim.system.trust import TARGET
 
 # What an actuator does with its target, by its kind of control: see `ksim.robots.actuators`.
 TORQUE_LAWS = {
@@ -29,16 +29,21 @@ TORQUE_LAWS = {
 }
 
 
-def describe(experiment: Experiment) -> dict[str, Any]:
-    """Everything that rebuilds an experiment's networks, and everything that connects them to a robot.
+def describe(cfg: Config, env: Env, policy: Policy) -> dict[str, Any]:
+    """Everything that rebuilds a policy, and everything that connects it to a robot.
+
+    Args:
+        cfg: the run's config.
+        env: its env.
+        policy: the policy, of any numbers.
 
     Returns:
         `task`, `seed`, `robot`; `step_dt` (seconds between two actions), `decimation` (physics steps in them) and
         `simulation` (the physics' settings); `base`, `imu`, `joints`: the robot, the actuated joints first, in the
         order of the controls; `actions`, in the order of the action's elements; `torque_laws`, by a joint's `control`;
-        `observations`: by group, the terms in the order of the vector; `commands`; `rewards`: names; `network`.
+        `observations`: by group, the terms in the order of the vector; `commands`; `rewards`: names; `policy`: its
+        class and its `ksim.rl.policy.Policy.spec`.
     """
-    cfg, env = experiment.cfg, experiment.env
     return {
         "task": cfg.name,
         "seed": cfg.seed,
@@ -54,12 +59,7 @@ def describe(experiment: Experiment) -> dict[str, Any]:
         "observations": {group: _observations(env, group) for group in env.observations.groups},
         "commands": [_term(term) for term in env.commands.terms.values()],
         "rewards": list(env.rewards.terms),
-        "network": {
-            "actor_hidden": list(cfg.algo.actor_hidden),
-            "critic_hidden": list(cfg.algo.critic_hidden),
-            "activation": cfg.algo.activation,
-            "symmetry": _symmetry(experiment.ppo.symmetry),
-        },
+        "policy": {TARGET: f"{type(policy).__module__}.{type(policy).__qualname__}", **policy.spec()},
     }
 
 
@@ -158,12 +158,3 @@ def _joints_of(scene: Scene, term: Term) -> dict[str, Any]:
 
 def _without_none(items: list[tuple[str, Any]]) -> dict[str, Any]:
     return {name: value for name, value in items if value is not None}
-
-
-def _symmetry(symmetry: Symmetry | None) -> dict[str, Any] | None:
-    def plain(permutation: SignedPermutation) -> dict[str, Any]:
-        return {"index": permutation.index, "sign": permutation.sign}
-
-    if symmetry is None:
-        return None
-    return {"action": plain(symmetry.action), "obs": {group: plain(p) for group, p in symmetry.obs.items()}}

@@ -1,21 +1,20 @@
-"""A policy as an ONNX graph: `obs` (batch, n) in, `action` (batch, a) out. Needs the extra `onnx`."""
+"""A policy as an ONNX graph: `obs` (batch, n) in, `action` (batch, a) out. Needs the extra `onnx`.
+
+A recurrent policy has an input `carry_<i>` and an output `next_carry_<i>` for each array that it remembers.
+"""
 
 import importlib.util
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import Any
 
+import jax
 import numpy as np
 
-from ksim import __version__
 from ksim.errors import KsimError
-from ksim.policies.policy import Policy
-from ksim.rl.normalizer import LARGEST
-
-if TYPE_CHECKING:
-    import onnx
+from ksim.policies.saved import SavedPolicy
 
 OPSET = 20  # the first with Gelu; onnxruntime >= 1.17 runs it
-_PACKAGES = ("onnx", "onnxruntime")
+_PACKAGES = ("jax2onnx", "onnx", "onnxruntime")
 INPUT, OUTPUT = "obs", "action"
 
 
@@ -26,71 +25,57 @@ def check_installed() -> None:
         raise KsimError(f"an export needs {' and '.join(missing)}: pip install 'ksim[onnx]'")
 
 
-def make(policy: Policy, metadata: Mapping[str, str]) -> bytes:
-    """The policy's normalizer and the mean of its actor as an ONNX file.
+def carry_names(policy: SavedPolicy) -> list[str]:
+    """Names of the arrays that a recurrent policy remembers, in the order of its carry's leaves."""
+    return [f"carry_{i}" for i in range(len(jax.tree.leaves(policy.init_carry())))]
+
+
+def make(policy: SavedPolicy, metadata: Mapping[str, str]) -> bytes:
+    """The policy's most probable action as an ONNX file, observation statistics included.
 
     Args:
-        policy: gives the numbers.
+        policy: the policy.
         metadata: becomes the file's `metadata_props`.
     """
+    import jax2onnx  # slow to import, and an optional extra
     import onnx
-    from onnx import TensorProto, helper, numpy_helper
 
-    weights, biases = policy.net.actor.dense()
-    normalizer = policy.normalizer["actor"]
-    constants = {
-        "obs_mean": normalizer.mean,
-        "obs_inverse_std": normalizer.inverse_std,
-        "lowest": -LARGEST,
-        "largest": LARGEST,
-    }
-    nodes = [
-        helper.make_node("Sub", [INPUT, "obs_mean"], ["centered"]),
-        helper.make_node("Mul", ["centered", "obs_inverse_std"], ["scaled"]),
-        helper.make_node("Clip", ["scaled", "lowest", "largest"], ["layer_0"]),
-    ]
-    for i, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
-        constants |= {f"weight_{i}": weight, f"bias_{i}": bias}
-        is_last = i == len(weights) - 1
-        out = OUTPUT if is_last else f"linear_{i}"
-        nodes.append(helper.make_node("Gemm", [f"layer_{i}", f"weight_{i}", f"bias_{i}"], [out], transB=1))
-        if not is_last:
-            nodes += _activation(policy.net.actor.activation, out, f"layer_{i + 1}")
-    shape = {INPUT: policy.observation_size, OUTPUT: len(policy.joints)}
-    values = {n: helper.make_tensor_value_info(n, TensorProto.FLOAT, ["batch", size]) for n, size in shape.items()}
-    graph = helper.make_graph(
-        nodes,
-        "policy",
-        [values[INPUT]],
-        [values[OUTPUT]],
-        [numpy_helper.from_array(np.asarray(x, np.float32), name) for name, x in constants.items()],
+    leaves, structure = jax.tree.flatten(policy.init_carry())
+
+    def act(obs: jax.Array, *carry: jax.Array) -> tuple[jax.Array, ...]:
+        distribution, after = policy.policy(obs, jax.tree.unflatten(structure, carry))
+        return (distribution.mode(), *jax.tree.leaves(after))
+
+    names = carry_names(policy)
+    model = jax2onnx.to_onnx(
+        act,
+        [("batch", policy.observation_size), *(("batch", *leaf.shape[1:]) for leaf in leaves)],
+        model_name="policy",
+        opset=OPSET,
+        input_names=[INPUT, *names],
+        output_names=[OUTPUT, *(f"next_{name}" for name in names)],
     )
-    opsets = [helper.make_opsetid("", OPSET)]
-    model = helper.make_model_gen_version(
-        graph, opset_imports=opsets, producer_name="ksim", producer_version=__version__
-    )
-    helper.set_model_props(model, dict(metadata))
+    onnx.helper.set_model_props(model, dict(metadata))
     onnx.checker.check_model(model, full_check=True)
-    return model.SerializeToString()
+    content: bytes = model.SerializeToString()
+    return content
 
 
-def run(model: bytes, obs: np.ndarray) -> np.ndarray:
-    """The actions (batch, a) that onnxruntime computes for observations (batch, n)."""
-    import onnxruntime
+class Session:
+    """An ONNX policy in onnxruntime.
 
-    session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
-    action: np.ndarray = session.run([OUTPUT], {INPUT: np.asarray(obs, np.float32)})[0]
-    return action
+    Args:
+        model: the file's content.
+    """
 
+    def __init__(self, model: bytes):
+        import onnxruntime  # an optional extra
 
-def _activation(name: str, x: str, out: str) -> "list[onnx.NodeProto]":
-    """The nodes of an activation, each as `ksim.rl.networks` computes it."""
-    from onnx import helper
+        self._session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+        self._inputs = [found.name for found in self._session.get_inputs()]
 
-    if name in ("silu", "swish"):
-        gate = f"{out}_gate"
-        return [helper.make_node("Sigmoid", [x], [gate]), helper.make_node("Mul", [x, gate], [out])]
-    if name == "gelu":
-        return [helper.make_node("Gelu", [x], [out], approximate="tanh")]
-    operators = {"elu": "Elu", "relu": "Relu", "tanh": "Tanh"}
-    return [helper.make_node(operators[name], [x], [out])]
+    def __call__(self, obs: np.ndarray, carry: Sequence[np.ndarray] = ()) -> tuple[np.ndarray, list[np.ndarray]]:
+        """The actions (batch, a) for observations (batch, n), and what is to be remembered."""
+        given: list[Any] = [np.asarray(obs, np.float32), *carry]
+        action, *after = self._session.run(None, dict(zip(self._inputs, given, strict=True)))
+        return action, after

@@ -1,16 +1,23 @@
-"""Proximal policy optimization as plain functions over an env; no Hydra and no disk here."""
+"""Algorithms as plain functions over an env; no Hydra and no disk here."""
 
-from ksim.rl.networks import ActorCritic, make_actor_critic
-from ksim.rl.normalizer import Normalizer
-from ksim.rl.ppo import PPO, TrainState, init_train_state, train_chunk, train_iteration
+from ksim.rl.algorithm import Algorithm, Metrics, env_metrics, train_chunk
+from ksim.rl.distribution import Distribution, Normal
+from ksim.rl.policy import Policy
+from ksim.rl.ppo import PPO, PPOState
+from ksim.rl.rollout import Trajectory, rollout
+from ksim.rl.streams import random_key
 
 __all__ = [
     "PPO",
-    "ActorCritic",
-    "Normalizer",
-    "TrainState",
-    "init_train_state",
-    "make_actor_critic",
+    "Algorithm",
+    "Distribution",
+    "Metrics",
+    "Normal",
+    "PPOState",
+    "Policy",
+    "Trajectory",
+    "env_metrics",
+    "random_key",
+    "rollout",
     "train_chunk",
-    "train_iteration",
 ]

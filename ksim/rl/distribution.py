@@ -1,15 +1,46 @@
-"""The diagonal Gaussian that policies act by."""
+"""What policies return: a distribution of actions, and the diagonal Gaussian."""
+
+from typing import Any, Protocol, Self
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from ksim.envs.mirror import SignedPermutation
+
 _LOG_2PI = 1.8378770664093453
 
 
+class Distribution(Protocol):
+    """A distribution of actions for any number of observations: a pytree of its parameters, each (..., a).
+
+    A rollout keeps it to remember the policy that acted, so the parameters may depend on the observation.
+    """
+
+    def mode(self) -> Float[Array, "... a"]:
+        """The most probable action: what a deterministic policy does."""
+        ...
+
+    def sample(self, key: PRNGKeyArray) -> Float[Array, "... a"]:
+        """One draw per observation."""
+        ...
+
+    def log_prob(self, x: Float[Array, "... a"]) -> Float[Array, "..."]:
+        """Log density of the actions `x`."""
+        ...
+
+    def entropy(self) -> Float[Array, "..."]:
+        """Differential entropy in nats."""
+        ...
+
+    def kl(self, other: Any) -> Float[Array, "..."]:
+        """KL(self || other) in nats; `other` is of the same kind."""
+        ...
+
+
 class Normal(eqx.Module):
-    """Independent Gaussians, one an action element.
+    """Independent Gaussians, one per action element.
 
     Attributes:
         mean: (..., a).
@@ -18,6 +49,10 @@ class Normal(eqx.Module):
 
     mean: Float[Array, "... a"]
     log_std: Float[Array, "... a"]
+
+    def mode(self) -> Float[Array, "... a"]:
+        """The mean."""
+        return self.mean
 
     def sample(self, key: PRNGKeyArray) -> Float[Array, "... a"]:
         """One draw, of the mean's shape."""
@@ -38,3 +73,7 @@ class Normal(eqx.Module):
         variance_ratio = jnp.exp(2.0 * (self.log_std - other.log_std))
         distance = jnp.square((self.mean - other.mean) * jnp.exp(-other.log_std))
         return jnp.sum(other.log_std - self.log_std + 0.5 * (variance_ratio + distance - 1.0), axis=-1)
+
+    def mirrored(self, mirror: SignedPermutation) -> Self:
+        """The distribution of the mirrored actions."""
+        return type(self)(mirror(self.mean), self.log_std[..., mirror.index])

@@ -1,9 +1,8 @@
-"""Actor and critic as Equinox modules.
+"""Multilayer perceptrons, plain and equivariant.
 
-Networks act on normalized observations. With a robot's left-right symmetry, `MirrorMLP` makes the policy
-equivariant, pi(mirrored obs) = mirrored pi(obs), and the value invariant, at the cost of a plain MLP of the same
-width: hidden units come in pairs that swap when the robot is mirrored (group-equivariant layers of the two-element
-group: Cohen & Welling 2016, https://arxiv.org/abs/1602.07576).
+With a robot's left-right symmetry, `MirrorMLP` makes a policy equivariant, pi(mirrored obs) = mirrored pi(obs), and a
+value invariant, at the cost of a plain MLP of the same width: hidden units come in pairs that swap when the robot is
+mirrored (group-equivariant layers of the two-element group: Cohen & Welling 2016, https://arxiv.org/abs/1602.07576).
 """
 
 from collections.abc import Callable, Sequence
@@ -14,12 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from ksim.config.schema import PPOCfg
-from ksim.envs.env import Symmetry
 from ksim.envs.mirror import SignedPermutation
-from ksim.rl.distribution import Normal
 
-_ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
+ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "elu": jax.nn.elu,
     "gelu": jax.nn.gelu,
     "relu": jax.nn.relu,
@@ -33,8 +29,8 @@ class MLP(eqx.Module):
     """A multilayer perceptron with orthogonal weights and no activation after the last layer.
 
     Attributes:
-        weights: one (out, in) matrix a layer.
-        biases: one (out,) vector a layer.
+        weights: one (out, in) matrix per layer.
+        biases: one (out,) vector per layer.
     """
 
     weights: list[Float[Array, "out in"]]
@@ -62,6 +58,11 @@ class MLP(eqx.Module):
     def __call__(self, x: Float[Array, "... in"]) -> Float[Array, "... out"]:
         """Apply the network to the last axis."""
         return _perceptron(*self.dense(), self.activation, x)
+
+    @property
+    def sizes(self) -> list[int]:
+        """Lengths of input, hidden layers and output."""
+        return [self.weights[0].shape[1], *(weight.shape[0] for weight in self.weights)]
 
     def dense(self) -> tuple[list[Float[Array, "out in"]], list[Float[Array, " out"]]]:
         """Weights and biases of the layers."""
@@ -109,6 +110,12 @@ class MirrorMLP(eqx.Module):
         """Apply the network to the last axis."""
         return _perceptron(*self.dense(), self.activation, x)
 
+    @property
+    def sizes(self) -> list[int]:
+        """Lengths of input, hidden layers and output."""
+        *hidden, last = self.weights
+        return [self.weights[0].shape[1], *(2 * weight.shape[0] for weight in hidden), last.shape[0]]
+
     def dense(self) -> tuple[list[Float[Array, "out in"]], list[Float[Array, " out"]]]:
         """Weights and biases of the layers of the whole network, an ordinary MLP."""
         *hidden, last = self.weights
@@ -128,70 +135,8 @@ def _swap_halves(weight: Float[Array, "out in"]) -> Float[Array, "out in"]:
 
 def _perceptron(weights: list[Array], biases: list[Array], activation: str, x: Array) -> Array:
     for i, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
-        x = x @ weight.T + bias
+        # In full precision: with the TF32 that GPUs round to, a policy would not repeat its own probabilities.
+        x = jnp.matmul(x, weight.T, precision=jax.lax.Precision.HIGHEST) + bias
         if i < len(weights) - 1:
-            x = _ACTIVATIONS[activation](x)
+            x = ACTIVATIONS[activation](x)
     return x
-
-
-class ActorCritic(eqx.Module):
-    """A Gaussian policy with a state-independent standard deviation, and a value function of its own observations.
-
-    Attributes:
-        actor: normalized actor observation -> mean action (a,).
-        critic: normalized critic observation -> value (1,).
-        log_std: (a,) logarithm of the standard deviation of every action.
-        action_mirror: how actions are mirrored; ties the standard deviations of left and right.
-    """
-
-    actor: MLP | MirrorMLP
-    critic: MLP | MirrorMLP
-    log_std: Float[Array, " a"]
-    action_mirror: SignedPermutation | None = eqx.field(static=True)
-
-    def policy(self, obs: Float[Array, "... n"], carry: None = None) -> tuple[Normal, None]:
-        """The distribution of actions for normalized actor observations; the carry is for recurrent policies."""
-        log_std = self.log_std
-        if self.action_mirror is not None:
-            log_std = 0.5 * (log_std + log_std[self.action_mirror.index])
-        mean = self.actor(obs)
-        return Normal(mean, jnp.broadcast_to(log_std, mean.shape)), carry
-
-    def value(self, obs: Float[Array, "... n"]) -> Float[Array, "..."]:
-        """Expected discounted return for normalized critic observations."""
-        return self.critic(obs)[..., 0]
-
-
-def make_actor_critic(
-    cfg: PPOCfg,
-    actor_size: int,
-    critic_size: int,
-    action_size: int,
-    *,
-    symmetry: Symmetry | None,
-    key: PRNGKeyArray,
-) -> ActorCritic:
-    """Make actor and critic.
-
-    Args:
-        cfg: hidden sizes, activation, first standard deviation.
-        actor_size, critic_size: lengths of their observations.
-        action_size: length of the action.
-        symmetry: how the robot mirrors, for equivariant networks; None for plain ones.
-        key: random key.
-    """
-    actor_key, critic_key = jax.random.split(key)
-    actor_sizes = [actor_size, *cfg.actor_hidden, action_size]
-    critic_sizes = [critic_size, *cfg.critic_hidden, 1]
-    log_std = jnp.full(action_size, np.log(cfg.init_std), jnp.float32)
-    if symmetry is None:
-        actor = MLP(actor_sizes, cfg.activation, last_scale=0.01, key=actor_key)
-        critic = MLP(critic_sizes, cfg.activation, last_scale=1.0, key=critic_key)
-        return ActorCritic(actor, critic, log_std, None)
-    same = SignedPermutation(np.arange(1), np.ones(1, np.float32))
-    return ActorCritic(
-        MirrorMLP(actor_sizes, cfg.activation, symmetry.obs["actor"], symmetry.action, last_scale=0.01, key=actor_key),
-        MirrorMLP(critic_sizes, cfg.activation, symmetry.obs["critic"], same, last_scale=1.0, key=critic_key),
-        log_std,
-        symmetry.action,
-    )

@@ -5,7 +5,9 @@ observation statistics, which stay frozen from the rollout to the end of its upd
 """
 
 import dataclasses
+import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import equinox as eqx
 import jax
@@ -13,324 +15,356 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from ksim.config.schema import PPOCfg
+from ksim.config.fields import setting
 from ksim.envs.carry import EnvCarry, Obs
 from ksim.envs.env import Env
 from ksim.envs.symmetry import Symmetry
 from ksim.errors import ConfigError
+from ksim.rl.actor_critic import ActorCritic, GaussianPolicy, Model, make_model
+from ksim.rl.algorithm import Algorithm, Metrics, env_metrics
+from ksim.rl.distribution import Normal
 from ksim.rl.gae import gae
-from ksim.rl.networks import ActorCritic, make_actor_critic
-from ksim.rl.normalizer import Normalizer
+from ksim.rl.networks import ACTIVATIONS
+from ksim.rl.rollout import Trajectory, rollout
 
-Metrics = dict[str, Float[Array, ""]]
+GROUPS = ("actor", "critic")  # the observations that the networks read
 
 
-class TrainState(eqx.Module):
+class PPOState(eqx.Module):
     """Everything that a training carries from iteration to iteration.
 
     Attributes:
-        net: actor and critic.
+        model: actor and critic with their observation statistics.
         opt_state: the optimizer's.
         learning_rate: () the current one.
-        normalizer: observation statistics of the groups `actor` and `critic`.
-        env_state, obs: the envs and what they show, groups as `Env.step` returns them.
+        env_carry, obs: the envs and what they show, groups as `Env.step` returns them.
         policy_key, minibatch_key: random streams; the envs have their own.
         num_iterations: () iterations so far.
     """
 
-    net: ActorCritic
+    model: Model
     opt_state: optax.OptState
     learning_rate: Float[Array, ""]
-    normalizer: dict[str, Normalizer]
-    env_state: EnvCarry
+    env_carry: EnvCarry
     obs: Obs
     policy_key: PRNGKeyArray
     minibatch_key: PRNGKeyArray
     num_iterations: Int[Array, ""]
 
 
-class Rollout(eqx.Module):
-    """T steps of E envs: each EnvState of the glossary, with what PPO remembers of the policy that made it.
+class Dataset(eqx.Module):
+    """The env states of one update, flat: (D, ...), or (B, ...) in a minibatch.
 
     Attributes:
-        actor_obs, critic_obs: normalized, (T, E, n).
-        action: (T, E, a).
-        reward: (T, E), of the transition that the action made.
-        terminated, done: (T, E), likewise.
-        mean: (T, E, a) of the policy; log_std: (a,) of the policy; log_prob: (T, E) of the action.
-        value, next_value: (T, E) of the observation and of the true next one.
+        obs: raw, by group.
+        action: as it was taken.
+        distribution: the policy's that took it; log_prob of the action by it.
+        advantage: A(s, a).
+        target: of the value function.
     """
 
-    actor_obs: Float[Array, "T E n"]
-    critic_obs: Float[Array, "T E m"]
-    action: Float[Array, "T E a"]
-    reward: Float[Array, "T E"]
-    terminated: Bool[Array, "T E"]
-    done: Bool[Array, "T E"]
-    mean: Float[Array, "T E a"]
-    log_prob: Float[Array, "T E"]
-    value: Float[Array, "T E"]
-    next_value: Float[Array, "T E"]
-
-
-class Dataset(eqx.Module):
-    """The env states of one update, flat: (D, ...), or (B, ...) in a minibatch."""
-
-    actor_obs: Float[Array, "D n"]
-    critic_obs: Float[Array, "D m"]
+    obs: Obs
     action: Float[Array, "D a"]
-    mean: Float[Array, "D a"]
+    distribution: Normal
     log_prob: Float[Array, " D"]
     advantage: Float[Array, " D"]
     target: Float[Array, " D"]
 
 
-@dataclass(frozen=True)
-class PPO:
-    """The algorithm's settings and what they imply for one env.
+@dataclass(frozen=True, kw_only=True)
+class PPO(Algorithm):
+    """The algorithm and its settings. E, B, D, T are the glossary's dimension names."""
 
-    Attributes:
-        cfg: the settings.
-        optimizer: Adam on clipped gradients, without the learning rate.
-        symmetry: how the robot mirrors, where networks are equivariant; None else.
-    """
+    num_env_states_per_minibatch: int = setting(4096, above=0)  # env states of one gradient step (B)
+    num_minibatches: int = setting(8, above=0)  # minibatches in a dataset; dataset D = B * num_minibatches
+    num_learning_epochs: int = setting(5, above=0)  # full passes over each dataset
+    gamma: float = setting(0.98, above=0, at_most=1)  # discount of one env step
+    lam: float = setting(0.95, at_least=0, at_most=1)  # GAE's lambda
+    clip: float = setting(0.2, above=0)  # largest change of the probability ratio that is still rewarded
+    value_coef: float = setting(1.0, at_least=0)  # weight of the value loss
+    entropy_coef: float = setting(0.0, at_least=0)  # weight of the entropy bonus
+    learning_rate: float = setting(5e-4, above=0)  # Adam's step size; the first one where the schedule is adaptive
+    # Adaptive: the learning rate follows the measured KL divergence.
+    schedule: str = setting("adaptive", choices=("adaptive", "fixed"))
+    desired_kl: float = setting(0.02, above=0)  # KL divergence of an update that it aims at, in nats
+    # The desired KL falls as 1 / (1 + steps / this), env steps: large updates first, fine ones later; None: constant.
+    # It depends on the steps done, not on total_steps, so a resumed training may go on for longer.
+    desired_kl_decay_steps: float | None = setting(None, above=0)
+    min_learning_rate: float = setting(1e-5, above=0)  # lower bound of the adaptive learning rate
+    max_learning_rate: float = setting(1e-2, above=0)  # upper bound of the adaptive learning rate
+    max_grad_norm: float = setting(1.0, above=0)  # gradients are scaled down to this global norm
+    init_std: float = setting(0.35, above=0)  # first standard deviation of every action element, in action units
+    actor_hidden: tuple[int, ...] = setting((256, 128, 128), above=0)  # widths of the actor's hidden layers
+    critic_hidden: tuple[int, ...] = setting((256, 128, 128), above=0)  # widths of the critic's hidden layers
+    activation: str = setting("elu", choices=tuple(ACTIVATIONS))
+    # What is made of the robot's left-right mirror map. Equivariant: networks that commute with it; augment: each
+    # minibatch also holds the mirror images of its env states.
+    symmetry: str = setting("none", choices=("none", "augment", "equivariant"))
 
-    cfg: PPOCfg
-    optimizer: optax.GradientTransformation
-    symmetry: Symmetry | None
+    @property
+    def dataset_size(self) -> int:
+        """Env states that one update trains on (D)."""
+        return self.num_env_states_per_minibatch * self.num_minibatches
 
-    @classmethod
-    def of(cls, cfg: PPOCfg, env: Env) -> "PPO":
-        """Settings for an env.
+    @property
+    def steps_per_iteration(self) -> int:
+        """See `Algorithm.steps_per_iteration`: D."""
+        return self.dataset_size
+
+    @property
+    def rollout_length(self) -> int:
+        """Env steps in a rollout (T = D / E), whole."""
+        return self.dataset_size // self.num_envs
+
+    @cached_property
+    def optimizer(self) -> optax.GradientTransformation:
+        """Adam on clipped gradients, without the learning rate."""
+        return optax.chain(optax.clip_by_global_norm(self.max_grad_norm), optax.scale_by_adam(eps=1e-5))
+
+    def check(self, env: Env) -> None:
+        """See `Algorithm.check`: groups of observations that are vectors; a mirror map where symmetry is used."""
+        for group in GROUPS:
+            if group not in env.obs_sizes:
+                raise ConfigError(f"task.observations: the group {group!r} is missing")
+            if not env.observations.groups[group].settings.concatenate:
+                raise ConfigError(f"task.observations.{group}.concatenate: must be true, networks read one vector")
+        self.mirror_map(env)
+
+    def mirror_map(self, env: Env) -> Symmetry | None:
+        """How the robot mirrors; None where no symmetry is used.
 
         Raises:
-            ConfigError: symmetric networks for a robot or a term without a mirror map; observations that are no vector.
+            ConfigError: the robot or a term has no mirror map.
         """
-        for group in ("actor", "critic"):
-            if group in env.observations.groups and not env.observations.groups[group].settings.concatenate:
-                raise ConfigError(f"task.observations.{group}.concatenate: must be true, networks read one vector")
-            if cfg.symmetry == "equivariant" and any(width % 2 for width in getattr(cfg, f"{group}_hidden")):
-                raise ConfigError(f"algo.{group}_hidden: widths must be even where algo.symmetry is equivariant")
-        optimizer = optax.chain(optax.clip_by_global_norm(cfg.max_grad_norm), optax.scale_by_adam(eps=1e-5))
-        symmetry = env.symmetry(("actor", "critic")) if cfg.symmetry == "equivariant" else None
-        return cls(cfg, optimizer, symmetry)
+        return None if self.symmetry == "none" else env.symmetry(GROUPS)
 
-    def init_policy(self, env: Env, key: PRNGKeyArray) -> tuple[ActorCritic, dict[str, Normalizer]]:
-        """Fresh networks for an env, and observation statistics that change nothing yet."""
-        sizes = {group: sum(env.obs_sizes[group].values()) for group in ("actor", "critic")}
-        net = make_actor_critic(
-            self.cfg, sizes["actor"], sizes["critic"], env.action_size, symmetry=self.symmetry, key=key
+    def init(self, env: Env, key: PRNGKeyArray) -> PPOState:
+        """See `Algorithm.init`; every purpose gets a random stream of its own."""
+        net_key, reset_key, policy_key, minibatch_key = jax.random.split(key, 4)
+        model = make_model(
+            {group: sum(env.obs_sizes[group].values()) for group in GROUPS},
+            env.action_size,
+            hidden={"actor": self.actor_hidden, "critic": self.critic_hidden},
+            activation=self.activation,
+            init_std=self.init_std,
+            symmetry=self.mirror_map(env) if self.symmetry == "equivariant" else None,
+            key=net_key,
         )
-        return net, {group: Normalizer.initial(size) for group, size in sizes.items()}
+        env_carry, obs = env.reset(reset_key, self.num_envs, random_age=True)
+        return PPOState(
+            model=model,
+            opt_state=self.optimizer.init(eqx.filter(model.net, eqx.is_array)),
+            learning_rate=jnp.asarray(self.learning_rate, jnp.float32),
+            env_carry=env_carry,
+            obs=obs,
+            policy_key=policy_key,
+            minibatch_key=minibatch_key,
+            num_iterations=jnp.zeros((), jnp.int32),
+        )
 
-
-def init_train_state(env: Env, ppo: PPO, key: PRNGKeyArray) -> TrainState:
-    """Fresh networks and fresh envs.
-
-    Args:
-        env: the env.
-        ppo: the settings.
-        key: random key; every purpose gets a stream of its own.
-    """
-    net_key, reset_key, policy_key, minibatch_key = jax.random.split(key, 4)
-    net, normalizer = ppo.init_policy(env, net_key)
-    env_state, obs = env.reset(reset_key, ppo.cfg.num_envs, random_age=True)
-    return TrainState(
-        net=net,
-        opt_state=ppo.optimizer.init(eqx.filter(net, eqx.is_array)),
-        learning_rate=jnp.asarray(ppo.cfg.learning_rate, jnp.float32),
-        normalizer=normalizer,
-        env_state=env_state,
-        obs=obs,
-        policy_key=policy_key,
-        minibatch_key=minibatch_key,
-        num_iterations=jnp.zeros((), jnp.int32),
-    )
-
-
-def train_chunk(env: Env, ppo: PPO, state: TrainState, num_iterations: int) -> tuple[TrainState, Metrics]:
-    """Several iterations as one program; only scalars leave it.
-
-    Returns:
-        The next state; the env's log summed over the chunk, and the means of the update's metrics.
-    """
-
-    def iterate(state: TrainState, _: None) -> tuple[TrainState, tuple[Metrics, Metrics]]:
-        state, log, metrics = train_iteration(env, ppo, state)
-        return state, (log, metrics)
-
-    state, (log, metrics) = jax.lax.scan(iterate, state, None, length=num_iterations)
-    log = {f"env/{name}": jnp.sum(x) for name, x in log.items()}
-    return state, log | {f"ppo/{name}": jnp.mean(x) for name, x in metrics.items()}
-
-
-def train_iteration(env: Env, ppo: PPO, state: TrainState) -> tuple[TrainState, Metrics, Metrics]:
-    """One iteration: a rollout of T steps in E envs, advantages once, epochs of minibatch updates.
-
-    Returns:
-        The next state, sums of the env's log over the rollout, and metrics of the update.
-    """
-    cfg = ppo.cfg
-    state, rollout_TE, log, seen = collect(env, ppo, state)
-    advantage_TE, target_TE = gae(
-        rollout_TE.reward,
-        rollout_TE.value,
-        rollout_TE.next_value,
-        rollout_TE.terminated,
-        rollout_TE.done,
-        gamma=cfg.gamma,
-        lam=cfg.lam,
-    )
-    dataset_D = flatten(rollout_TE, advantage_TE, target_TE)
-    state, metrics = update(ppo, state, dataset_D)
-    normalizer = {
-        group: normalizer.update(seen[group], ppo.symmetry.obs[group] if ppo.symmetry else None)
-        for group, normalizer in state.normalizer.items()
-    }
-    state = dataclasses.replace(state, normalizer=normalizer, num_iterations=state.num_iterations + 1)
-    explained = 1.0 - jnp.var(target_TE - rollout_TE.value) / jnp.maximum(jnp.var(target_TE), 1e-8)
-    return state, log, metrics | {"explained_variance": explained, "reward": jnp.mean(rollout_TE.reward)}
-
-
-def collect(env: Env, ppo: PPO, state: TrainState) -> tuple[TrainState, Rollout, Metrics, dict[str, Array]]:
-    """A rollout of the stochastic policy.
-
-    Returns:
-        The state with the envs advanced, the rollout, sums of the env's log, and the raw observations by group.
-    """
-    net, normalizer = state.net, state.normalizer
-    policy_key, noise_key = jax.random.split(state.policy_key)
-
-    def step(carry: tuple[EnvCarry, Obs], key: PRNGKeyArray) -> tuple[tuple[EnvCarry, Obs], tuple]:
-        env_state, obs = carry
-        actor_obs = normalizer["actor"](obs["actor"])
-        critic_obs = normalizer["critic"](obs["critic"])
-        distribution, _ = net.policy(actor_obs)
-        action_Ea = distribution.sample(key)
-        env_state, out = env.step(env_state, action_Ea)
-        rollout_E = {
-            "actor_obs": actor_obs,
-            "critic_obs": critic_obs,
-            "action": action_Ea,
-            "reward": out.reward,
-            # The end of a finite horizon is part of the task: there is no value after it.
-            "terminated": out.done if env.cfg.is_finite_horizon else out.terminated,
-            "done": out.done,
-            "mean": distribution.mean,
-            "log_prob": distribution.log_prob(action_Ea),
+    def iterate(self, env: Env, state: PPOState) -> tuple[PPOState, Metrics]:
+        """One iteration: a rollout of T steps in E envs, advantages once, epochs of minibatch updates."""
+        symmetry = self.mirror_map(env)
+        state, trajectory_TE, log = collect(env, self, state)
+        dataset_D, value_TE = prepare(self, state.model, trajectory_TE)
+        state, metrics = update(self, state, dataset_D, symmetry)
+        normalizer = {
+            group: normalizer.update(trajectory_TE.obs[group], symmetry.obs[group] if symmetry else None)
+            for group, normalizer in state.model.normalizer.items()
         }
-        # The true next observation, not the one after a reset.
-        next_obs = normalizer["critic"](out.terminal_obs["critic"])
-        seen = {"actor": obs["actor"], "critic": obs["critic"]}
-        return (env_state, out.obs), (rollout_E, next_obs, out.log, seen)
+        model = dataclasses.replace(state.model, normalizer=normalizer)
+        state = dataclasses.replace(state, model=model, num_iterations=state.num_iterations + 1)
+        target_TE = dataset_D.target.reshape(value_TE.shape)
+        explained = 1.0 - jnp.var(target_TE - value_TE) / jnp.maximum(jnp.var(target_TE), 1e-8)
+        metrics |= {"explained_variance": explained, "reward": jnp.mean(trajectory_TE.reward)}
+        return state, env_metrics(log) | {f"ppo/{name}": x for name, x in metrics.items()}
 
-    keys_T = jax.random.split(noise_key, ppo.cfg.rollout_length)
-    carry, (rollout_TE, next_obs_TE, log_T, seen) = jax.lax.scan(step, (state.env_state, state.obs), keys_T)
-    env_state, obs = carry
-    state = dataclasses.replace(state, env_state=env_state, obs=obs, policy_key=policy_key)
-    # Values after the rollout, all at once: one large product is faster than many small ones.
-    rollout = Rollout(**rollout_TE, value=net.value(rollout_TE["critic_obs"]), next_value=net.value(next_obs_TE))
-    return state, rollout, {name: jnp.sum(x) for name, x in log_T.items()}, seen
+    def policy(self, state: PPOState) -> GaussianPolicy:
+        """See `Algorithm.policy`."""
+        return state.model.policy
+
+    def __post_init__(self) -> None:
+        if self.schedule == "adaptive" and not self.min_learning_rate <= self.learning_rate <= self.max_learning_rate:
+            raise ValueError(
+                f"learning_rate = {self.learning_rate} is not between min_learning_rate = {self.min_learning_rate}"
+                f" and max_learning_rate = {self.max_learning_rate}"
+            )
+        for group in GROUPS:
+            if self.symmetry == "equivariant" and any(width % 2 for width in getattr(self, f"{group}_hidden")):
+                raise ValueError(f"{group}_hidden: widths must be even where symmetry is equivariant")
+        if self.dataset_size % self.num_envs:
+            # The next dataset that both the envs and the minibatches divide.
+            unit = math.lcm(self.num_envs, self.num_minibatches)
+            dataset = math.ceil(self.dataset_size / unit) * unit
+            raise ValueError(
+                f"num_env_states_per_minibatch x num_minibatches = {self.dataset_size} is not a multiple of num_envs"
+                f" = {self.num_envs}; {dataset} would be"
+                f" (algo.num_env_states_per_minibatch={dataset // self.num_minibatches})"
+            )
 
 
-def flatten(rollout_TE: Rollout, advantage_TE: Float[Array, "T E"], target_TE: Float[Array, "T E"]) -> Dataset:
-    """The rollout as a dataset: time and env axes become one, D = T E."""
+def collect(env: Env, ppo: PPO, state: PPOState) -> tuple[PPOState, Trajectory, Metrics]:
+    """A rollout of the stochastic policy: the state with the envs advanced, the rollout, sums of the env's log."""
+    policy_key, noise_key = jax.random.split(state.policy_key)
+    env_carry, obs, _, trajectory_TE, log = rollout(
+        env, state.model.policy, state.env_carry, state.obs, (), noise_key, ppo.rollout_length
+    )
+    state = dataclasses.replace(state, env_carry=env_carry, obs=obs, policy_key=policy_key)
+    return state, trajectory_TE, log
+
+
+def prepare(ppo: PPO, model: Model, trajectory_TE: Trajectory) -> tuple[Dataset, Float[Array, "T E"]]:
+    """The dataset of a rollout, time and env axes made one (D = T E), and the values of its states.
+
+    Values are computed after the rollout, all at once: one large product is faster than many small ones.
+    """
+    value_TE = model.value(trajectory_TE.obs["critic"])
+    advantage_TE, target_TE = gae(
+        trajectory_TE.reward,
+        value_TE,
+        model.value(trajectory_TE.next_obs["critic"]),
+        trajectory_TE.terminated,
+        trajectory_TE.done,
+        gamma=ppo.gamma,
+        lam=ppo.lam,
+    )
+    distribution = trajectory_TE.distribution
+    assert isinstance(distribution, Normal)
     dataset_TE = Dataset(
-        actor_obs=rollout_TE.actor_obs,
-        critic_obs=rollout_TE.critic_obs,
-        action=rollout_TE.action,
-        mean=rollout_TE.mean,
-        log_prob=rollout_TE.log_prob,
+        obs={group: trajectory_TE.obs[group] for group in GROUPS},
+        action=trajectory_TE.action,
+        distribution=distribution,
+        log_prob=distribution.log_prob(trajectory_TE.action),
         advantage=advantage_TE,
         target=target_TE,
     )
-    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), dataset_TE)
+    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), dataset_TE), value_TE
 
 
-def update(ppo: PPO, state: TrainState, dataset_D: Dataset) -> tuple[TrainState, Metrics]:
+def update(ppo: PPO, state: PPOState, dataset_D: Dataset, symmetry: Symmetry | None = None) -> tuple[PPOState, Metrics]:
     """Epochs of minibatch updates; each epoch sees every env state once, in a fresh random order.
+
+    Args:
+        ppo: the settings.
+        state: before the update.
+        dataset_D: of the rollout.
+        symmetry: how the robot mirrors, where the data are to be augmented.
 
     Returns:
         The state with new networks, optimizer and learning rate, and the means of the minibatches' metrics.
     """
-    cfg = ppo.cfg
     minibatch_key, shuffle_key = jax.random.split(state.minibatch_key)
-    # The rollout's policy: its standard deviation does not depend on the state, so one vector says it all.
-    target_kl = desired_kl(cfg, state.num_iterations)
-    old_log_std = state.net.policy(dataset_D.actor_obs[:1])[0].log_std[0]
+    target_kl = desired_kl(ppo, state.num_iterations)
 
-    def minibatch(carry: tuple, index_B: Int[Array, " B"]) -> tuple[tuple, Metrics]:
+    def minibatch(carry: tuple, step: tuple[Int[Array, " B"], Bool[Array, ""]]) -> tuple[tuple, Metrics]:
         net, opt_state, learning_rate = carry
+        index_B, is_first = step
         batch_B = jax.tree.map(lambda x: x[index_B], dataset_D)
-        grads, metrics = eqx.filter_grad(loss, has_aux=True)(net, batch_B, old_log_std, cfg)
-        if cfg.schedule == "adaptive":
-            learning_rate = adapt_learning_rate(learning_rate, metrics["kl"], target_kl, cfg)
+        images_B = mirrored(batch_B, symmetry) if symmetry is not None and ppo.symmetry == "augment" else None
+        grads, metrics = eqx.filter_grad(loss, has_aux=True)(net, state.model, batch_B, images_B, ppo)
+        if ppo.schedule == "adaptive":
+            # The first minibatch of an update measures a KL of zero: it says nothing.
+            adapted = adapt_learning_rate(learning_rate, metrics["kl"], target_kl, ppo)
+            learning_rate = jnp.where(is_first, learning_rate, adapted)
         direction, opt_state = ppo.optimizer.update(grads, opt_state)
         net = eqx.apply_updates(net, jax.tree.map(lambda d: -learning_rate * d, direction))
         metrics |= {"grad_norm": optax.tree.norm(grads), "learning_rate": learning_rate}
         return (net, opt_state, learning_rate), metrics
 
-    def epoch(carry: tuple, key: PRNGKeyArray) -> tuple[tuple, Metrics]:
-        order_D = jax.random.permutation(key, cfg.dataset_size)
-        return jax.lax.scan(minibatch, carry, order_D.reshape(cfg.num_minibatches, -1))
+    def epoch(carry: tuple, step: tuple[PRNGKeyArray, Bool[Array, ""]]) -> tuple[tuple, Metrics]:
+        key, is_first = step
+        order_D = jax.random.permutation(key, ppo.dataset_size)
+        firsts = is_first & (jnp.arange(ppo.num_minibatches) == 0)
+        return jax.lax.scan(minibatch, carry, (order_D.reshape(ppo.num_minibatches, -1), firsts))
 
-    carry = (state.net, state.opt_state, state.learning_rate)
-    carry, metrics = jax.lax.scan(epoch, carry, jax.random.split(shuffle_key, cfg.num_learning_epochs))
-    net, opt_state, learning_rate = carry
+    carry = (state.model.net, state.opt_state, state.learning_rate)
+    epochs = (jax.random.split(shuffle_key, ppo.num_learning_epochs), jnp.arange(ppo.num_learning_epochs) == 0)
+    (net, opt_state, learning_rate), metrics = jax.lax.scan(epoch, carry, epochs)
     state = dataclasses.replace(
-        state, net=net, opt_state=opt_state, learning_rate=learning_rate, minibatch_key=minibatch_key
+        state,
+        model=dataclasses.replace(state.model, net=net),
+        opt_state=opt_state,
+        learning_rate=learning_rate,
+        minibatch_key=minibatch_key,
     )
     first_ratio_error = metrics.pop("ratio_error")[0, 0]
     return state, {name: jnp.mean(x) for name, x in metrics.items()} | {"first_ratio_error": first_ratio_error}
 
 
+def mirrored(batch_B: Dataset, symmetry: Symmetry) -> Dataset:
+    """The mirror images of env states.
+
+    An image counts as drawn with the probability of its original, as if the policy that acted had been symmetric
+    (Mittal et al. 2024, https://arxiv.org/abs/2403.04359).
+    """
+    return dataclasses.replace(
+        batch_B,
+        obs={group: symmetry.obs[group](obs) for group, obs in batch_B.obs.items()},
+        action=symmetry.action(batch_B.action),
+        distribution=batch_B.distribution.mirrored(symmetry.action),
+    )
+
+
 def loss(
-    net: ActorCritic, batch_B: Dataset, old_log_std: Float[Array, " a"], cfg: PPOCfg
+    net: ActorCritic, model: Model, batch_B: Dataset, images_B: Dataset | None, ppo: PPO
 ) -> tuple[Float[Array, ""], Metrics]:
     """The clipped surrogate objective, the squared value error and the entropy bonus, to be minimized.
 
     L = -E[min(rho A, clip(rho, 1 - eps, 1 + eps) A)] + c_v E[(V - R)^2] - c_e H (Schulman et al. 2017, eq. 7 and 9),
     with advantages standardized over the minibatch.
+
+    Args:
+        net: what is differentiated.
+        model: the rollout's, whose observation statistics are frozen.
+        batch_B: the minibatch.
+        images_B: its mirror images, which count as much; None for none.
+        ppo: the settings.
     """
-    distribution, _ = net.policy(batch_B.actor_obs)
-    old = dataclasses.replace(
-        distribution, mean=batch_B.mean, log_std=jnp.broadcast_to(old_log_std, batch_B.mean.shape)
-    )
-    log_ratio_B = distribution.log_prob(batch_B.action) - batch_B.log_prob
-    ratio_B = jnp.exp(log_ratio_B)
-    advantage_B = (batch_B.advantage - jnp.mean(batch_B.advantage)) / (jnp.std(batch_B.advantage) + 1e-8)
-    clipped_B = jnp.clip(ratio_B, 1.0 - cfg.clip, 1.0 + cfg.clip)
-    policy_loss = -jnp.mean(jnp.minimum(ratio_B * advantage_B, clipped_B * advantage_B))
-    value_loss = jnp.mean(jnp.square(net.value(batch_B.critic_obs) - batch_B.target))
-    entropy = jnp.mean(distribution.entropy())
-    total = policy_loss + cfg.value_coef * value_loss - cfg.entropy_coef * entropy
-    return total, {
-        "policy_loss": policy_loss,
-        "value_loss": value_loss,
-        "entropy": entropy,
-        "kl": jnp.mean(jax.lax.stop_gradient(old.kl(distribution))),
-        "clip_fraction": jnp.mean(jnp.abs(ratio_B - 1.0) > cfg.clip),
-        "ratio_error": jnp.max(jnp.abs(ratio_B - 1.0)),
-        "action_std": jnp.mean(jnp.exp(distribution.log_std)),
-    }
+    model = dataclasses.replace(model, net=net)
+    standardized_B = (batch_B.advantage - jnp.mean(batch_B.advantage)) / (jnp.std(batch_B.advantage) + 1e-8)
+
+    def terms(batch_B: Dataset) -> tuple[Float[Array, ""], Float[Array, ""], Metrics]:
+        distribution, _ = model.policy(batch_B.obs["actor"])
+        ratio_B = jnp.exp(distribution.log_prob(batch_B.action) - batch_B.log_prob)
+        clipped_B = jnp.clip(ratio_B, 1.0 - ppo.clip, 1.0 + ppo.clip)
+        policy_loss = -jnp.mean(jnp.minimum(ratio_B * standardized_B, clipped_B * standardized_B))
+        value_loss = jnp.mean(jnp.square(model.value(batch_B.obs["critic"]) - batch_B.target))
+        return (
+            policy_loss,
+            value_loss,
+            {
+                "entropy": jnp.mean(distribution.entropy()),
+                "kl": jnp.mean(jax.lax.stop_gradient(batch_B.distribution.kl(distribution))),
+                "clip_fraction": jnp.mean(jnp.abs(ratio_B - 1.0) > ppo.clip),
+                "ratio_error": jnp.max(jnp.abs(ratio_B - 1.0)),
+                "action_std": jnp.mean(jnp.exp(distribution.log_std)),
+            },
+        )
+
+    policy_loss, value_loss, metrics = terms(batch_B)
+    if images_B is not None:
+        of_images = terms(images_B)
+        policy_loss, value_loss = 0.5 * (policy_loss + of_images[0]), 0.5 * (value_loss + of_images[1])
+    total = policy_loss + ppo.value_coef * value_loss - ppo.entropy_coef * metrics["entropy"]
+    return total, metrics | {"policy_loss": policy_loss, "value_loss": value_loss}
 
 
-def desired_kl(cfg: PPOCfg, num_iterations: Int[Array, ""]) -> Float[Array, ""]:
+def desired_kl(ppo: PPO, num_iterations: Int[Array, ""]) -> Float[Array, ""]:
     """The KL divergence that updates aim at after some iterations, in nats: constant, or falling with the steps."""
-    if cfg.desired_kl_decay_steps is None:
-        return jnp.asarray(cfg.desired_kl, jnp.float32)
-    return cfg.desired_kl / (1.0 + num_iterations * (cfg.dataset_size / cfg.desired_kl_decay_steps))
+    if ppo.desired_kl_decay_steps is None:
+        return jnp.asarray(ppo.desired_kl, jnp.float32)
+    return ppo.desired_kl / (1.0 + num_iterations * (ppo.dataset_size / ppo.desired_kl_decay_steps))
 
 
 def adapt_learning_rate(
-    learning_rate: Float[Array, ""], kl: Float[Array, ""], target_kl: Float[Array, ""], cfg: PPOCfg
+    learning_rate: Float[Array, ""], kl: Float[Array, ""], target_kl: Float[Array, ""], ppo: PPO
 ) -> Float[Array, ""]:
     """Slower where the policy moved more than twice the desired KL divergence, faster where less than half.
 
     Schulman et al. 2017, section 4, applied to the learning rate as in Rudin et al. 2021,
-    https://arxiv.org/abs/2109.11978, appendix. The first minibatch of an update measures a KL of zero: it is skipped.
+    https://arxiv.org/abs/2109.11978, appendix.
     """
-    slower = jnp.maximum(learning_rate / 1.5, cfg.min_learning_rate)
-    faster = jnp.minimum(learning_rate * 1.5, cfg.max_learning_rate)
+    slower = jnp.maximum(learning_rate / 1.5, ppo.min_learning_rate)
+    faster = jnp.minimum(learning_rate * 1.5, ppo.max_learning_rate)
     rate = jnp.where(kl > 2.0 * target_kl, slower, learning_rate)
-    return jnp.where((kl < 0.5 * target_kl) & (kl > 1e-9), faster, rate)
+    return jnp.where(kl < 0.5 * target_kl, faster, rate)

@@ -180,24 +180,27 @@ def verify(path: Path) -> list[str]:
 def load(path: Path, like: Mapping[str, PyTree], *, alone: bool = False) -> Checkpoint:
     """Reads the trees named in `like` from the checkpoint `path`, after all its checksums were verified.
 
+    A name such as `train_state.model` is that of a part of a tree.
+
     With `alone`, the files of these trees are enough: the others are not looked at.
 
     Each value of `like` is a pytree of the same structure, shapes and dtypes (arrays or `jax.ShapeDtypeStruct`);
     what comes back in it: see `tree_file.from_bytes`. Raises CheckpointError that names the damaged file or the
     leaf that does not fit.
     """
-    contents = dict.fromkeys((f"{name}.npz" for name in like), b"")
+    contents = dict.fromkeys((f"{name.partition('.')[0]}.npz" for name in like), b"")
     if problems := _check(path, contents, only=contents if alone else None):
         raise CheckpointError("; ".join(problems))
     manifest = read_manifest(path)
     trees = {}
     for name, tree in like.items():
-        if f"{name}.npz" not in manifest.files:
-            raise CheckpointError(f"{path} holds no {name!r}, only {', '.join(sorted(manifest.files))}")
+        whole, _, part = name.partition(".")
+        if f"{whole}.npz" not in manifest.files:
+            raise CheckpointError(f"{path} holds no {whole!r}, only {', '.join(sorted(manifest.files))}")
         try:
-            trees[name] = tree_file.from_bytes(contents[f"{name}.npz"], tree)
+            trees[name] = tree_file.from_bytes(contents[f"{whole}.npz"], tree, part)
         except TreeError as error:
-            raise CheckpointError(f"{path / name}.npz does not fit: {error}") from None
+            raise CheckpointError(f"{path / whole}.npz does not fit: {error}") from None
     return Checkpoint(path, manifest, trees)
 
 

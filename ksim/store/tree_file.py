@@ -84,14 +84,18 @@ def arrays_from_bytes(data: bytes) -> dict[str, Any]:
     return found
 
 
-def from_bytes(data: bytes, like: PyTree) -> PyTree:
+def from_bytes(data: bytes, like: PyTree, part: str = "") -> PyTree:
     """The stored leaves in the structure of `like`; leaves that are not stored are taken from `like`.
+
+    With `part`, `like` is that part of the stored tree alone, such as `model` of a tree with a field of this name.
 
     `like` may hold arrays or `jax.ShapeDtypeStruct`. JAX leaves come back as (strongly typed, uncommitted) JAX
     arrays, NumPy leaves as NumPy arrays, Python numbers as such. Raises TreeError that names the leaves which
     are missing, left over, or of another shape, dtype or kind.
     """
     found = arrays_from_bytes(data)
+    if part:
+        found = {name.removeprefix(f"{part}."): leaf for name, leaf in found.items() if name.startswith(f"{part}.")}
     wanted = _named(like)
     problems = [f"{n}: not in the file" for n, leaf in wanted.items() if _stored(leaf) and n not in found]
     problems += [f"{n}: in the file, but has no place" for n in found if n not in wanted or not _stored(wanted[n])]

@@ -63,6 +63,25 @@ def read(path: Path) -> str:
     return text.decode()
 
 
+def check_policy(manifest: Path, target: str) -> None:
+    """Look at the class that a checkpoint's manifest names, before it is imported.
+
+    Raises:
+        ConfigError: it is not trusted, with what to write.
+    """
+    allowed = _packages()
+    others = _others({"policy": {TARGET: target}})
+    config = manifest.parent.parent.parent / "config.yaml"  # of the run that the checkpoint is in, if it is in one
+    if allowed is None or not others:
+        return
+    try:
+        if _is_signed(config, foreign.read_regular(config, _LIMIT)):
+            return
+    except (OSError, ValueError):
+        pass
+    _check(manifest, others, allowed)
+
+
 def sign(path: Path) -> None:
     """Mark a frozen config, just written, as the user's own, where it names other code than ksim's.
 

@@ -4,32 +4,29 @@ import dataclasses
 import logging
 import time
 from collections.abc import Mapping
-from functools import partial
 from typing import Any
 
-import equinox as eqx
 import jax
 
 from ksim.config.compose import freeze
 from ksim.config.schema import Config
-from ksim.diagnostics import diverged
 from ksim.envs import table
 from ksim.envs.log import summarize
 from ksim.evaluation.best import Judge
 from ksim.evaluation.evaluate import evaluate_into, sentence
 from ksim.loggers import build as loggers
 from ksim.loggers.logger import Logger, RunInfo
-from ksim.policies.describe import describe
-from ksim.policies.load import initial_policy
-from ksim.rl import TrainState, init_train_state, train_chunk
+from ksim.rl.algorithm import ENV
 from ksim.store import checkpoint, files, provenance
 from ksim.store import metrics as metrics_file
 from ksim.store.run_dir import RunDir
 from ksim.store.status import StatusFile
 from ksim.system import jax_setup, trust
-from ksim.training.experiment import Experiment, build, random_key
+from ksim.training.experiment import Experiment, build
 from ksim.training.progress import Progress
+from ksim.training.state import first_state, jit_chunk, restore, save
 from ksim.training.stop import StopRequest
+from ksim.training.watch import Watch, check_finite
 from ksim.viz.plots import plot_training
 
 log = logging.getLogger(__name__)
@@ -81,31 +78,32 @@ def _train(cfg: Config, run_dir: RunDir, status: StatusFile, resume: bool, stop:
     about = RunInfo(run_dir.path, f"{cfg.name}/{run_dir.path.name}", dataclasses.asdict(cfg))
     with loggers.build(cfg.logger, about) as logger:
         with metrics_file.MetricsWriter(run_dir.metrics_path) as writer:
-            state = _loop(experiment, run_dir, status, writer, logger, resume, stop)
+            training = _Training(experiment, run_dir, status, writer, logger)
+            training.begin(resume)
+            training.run(stop)
         for device, taken in jax_setup.device_memory().items():
             log.info("memory of %s: %s", device, ", ".join(f"{k} {v / 2**20:,.0f} MiB" for k, v in taken.items()))
         with stop.at_once(status, run_dir):
-            return _finish(experiment, run_dir, status, logger, state)
+            return _finish(experiment, run_dir, logger, training.state, training.step)
 
 
-def _finish(
-    experiment: Experiment, run_dir: RunDir, status: StatusFile, logger: Logger, state: TrainState
-) -> float | None:
+def _finish(experiment: Experiment, run_dir: RunDir, logger: Logger, state: Any, step: int) -> float | None:
     """Plots of the training, and the final evaluation; its mean return."""
     cfg = experiment.cfg
     assert cfg.seed is not None  # the config is checked
     plot_training(metrics_file.read(run_dir.metrics_path), run_dir.plots)
     if not cfg.eval.episodes:
         return None
-    step = status.status.step
     log.info("playing %d episodes of the deterministic policy ...", cfg.eval.episodes)
     result = evaluate_into(
         run_dir.eval / "final",
-        experiment,
-        trained(state),
+        experiment.env,
+        experiment.engine,
+        experiment.algorithm.policy(state),
+        state.env_carry.shared.curriculum,
         episodes=cfg.eval.episodes,
         seed=cfg.seed,
-        video=cfg.eval.video,
+        video_length_s=cfg.eval.video_length_s if cfg.eval.video else None,
         overlay=cfg.eval.video_overlay,
         about={"step": step, "overrides": []},
         replace=True,
@@ -118,98 +116,111 @@ def _finish(
     return result.summary["return"]
 
 
-def _loop(
-    experiment: Experiment,
-    run_dir: RunDir,
-    status: StatusFile,
-    writer: metrics_file.MetricsWriter,
-    logger: Logger,
-    resume: bool,
-    stop: StopRequest,
-) -> TrainState:
+class _Training:
     """Chunks of iterations until the last step, with logs and checkpoints between them.
 
-    Raises:
-        SystemExit: a signal asked to stop; the checkpoint is written.
+    Attributes:
+        state: the algorithm's.
+        step: env steps so far.
     """
-    cfg, env = experiment.cfg, experiment.env
-    steps_per_chunk = cfg.algo.dataset_size * cfg.log.interval_iterations
-    total_steps = -(-cfg.algo.total_steps // steps_per_chunk) * steps_per_chunk
-    judge = Judge(experiment, run_dir)
-    state, step = _restore(experiment, run_dir) if resume else (None, 0)
-    if state is None:
-        state = first_state(experiment)
-    status.update(step)
-    writer.truncate_after(step)
-    if resume:
-        judge.recall(metrics_file.read(run_dir.metrics_path))
-    chunk: Any = jit_chunk(experiment)
-    saved = time.monotonic()
-    started = saved - _wall_time(run_dir)
-    num_kept = int(state.env_state.shared.diverged.count)  # a resume has them on disk
-    told: set[str] = set()
-    with stop, Progress(total_steps) as progress:
-        if step < total_steps:
-            compiling = time.monotonic()
-            chunk = chunk.lower(state).compile()  # apart from the first chunk, whose speed is then true
-            log.info("compiled the training in %.0f s", time.monotonic() - compiling)
-        while step < total_steps:
-            before = time.monotonic()
-            state, sums = chunk(state)
-            sums = jax.device_get(sums)  # waits for the chunk
-            now = time.monotonic()
-            step += steps_per_chunk
-            line = readable(sums, env.step_dt)
-            line |= {"env_steps_per_s": steps_per_chunk / (now - before), "wall_time_s": now - started}
-            judged = judge.judge(trained(state)) if judge.is_due(step - steps_per_chunk, step) else None
-            line |= judged or {}
-            writer.write(step, line)
-            logger.log(line, step)
-            progress.show(step, line)
-            status.update(step)
-            _warn_of_not_finite(line, steps_per_chunk, told)
-            if line.get("nan_guard"):
-                num_kept = _keep_diverged(experiment, state, run_dir, num_kept)
-            is_best = judged is not None and judge.is_best(judged)
-            if is_best or now - saved > cfg.checkpoint.every_s or step >= total_steps or stop.signum:
-                writer.sync()
-                save(experiment, state, run_dir, step)
-                if is_best and judged is not None:
-                    judge.keep(step, judged)
-                checkpoint.prune(run_dir.checkpoints, cfg.checkpoint.keep, [judge.best.step] if judge.best else [])
-                saved = time.monotonic()
-            if stop.signum and step < total_steps:
-                stop.saved(status, run_dir, step)
-    return state
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        run_dir: RunDir,
+        status: StatusFile,
+        writer: metrics_file.MetricsWriter,
+        logger: Logger,
+    ):
+        cfg, algorithm = experiment.cfg, experiment.algorithm
+        assert cfg.seed is not None  # the config is checked
+        self.experiment = experiment
+        self.run_dir = run_dir
+        self.status = status
+        self.writer = writer
+        self.logger = logger
+        self.judge = Judge(experiment.env, algorithm.num_envs, cfg.eval, cfg.seed, run_dir)
+        self.steps_per_chunk = algorithm.steps_per_iteration * cfg.log.interval_iterations
+        self.total_steps = -(-algorithm.total_steps // self.steps_per_chunk) * self.steps_per_chunk
+        self.state: Any = None
+        self.step = 0
+
+    def begin(self, resume: bool) -> None:
+        """Take up the newest checkpoint, or begin with the first state."""
+        if resume:
+            self.state, self.step = restore(self.experiment, self.run_dir)
+        if self.state is None:
+            self.state = first_state(self.experiment)
+        self.status.update(self.step)
+        self.writer.truncate_after(self.step)
+        if resume:
+            self.judge.recall(metrics_file.read(self.run_dir.metrics_path))
+        # Diverged envs of the time before are on disk already.
+        self.watch = Watch(self.experiment.env, self.run_dir, int(self.state.env_carry.shared.diverged.count))
+
+    def run(self, stop: StopRequest) -> None:
+        """Train to the last step.
+
+        Raises:
+            SystemExit: a signal asked to stop; the checkpoint is written.
+            TrainingBroke: numbers of the algorithm are not finite.
+        """
+        if self.step >= self.total_steps:
+            return
+        started = time.monotonic() - _wall_time(self.run_dir)
+        with stop, Progress(self.total_steps) as progress:
+            chunk = _compiled(self.experiment, self.state)
+            saved = before = time.monotonic()
+            while self.step < self.total_steps:
+                self.state, metrics, finite = chunk(self.state)
+                metrics, finite = jax.device_get((metrics, finite))  # waits for the chunk
+                self.step += self.steps_per_chunk
+                judged = self._judge()
+                now = time.monotonic()
+                speed = {"env_steps_per_s": self.steps_per_chunk / (now - before), "wall_time_s": now - started}
+                before = now
+                line = readable(metrics, self.experiment.env.step_dt) | speed | (judged or {})
+                self._tell(line, progress)
+                check_finite(metrics, finite, self.step)
+                is_best = judged is not None and self.judge.is_best(judged)
+                is_due = now - saved > self.experiment.cfg.checkpoint.every_s
+                if is_best or is_due or self.step >= self.total_steps or stop.signum:
+                    self._save(judged if is_best else None)
+                    saved = time.monotonic()
+                if stop.signum and self.step < self.total_steps:
+                    stop.saved(self.status, self.run_dir, self.step)
+
+    def _judge(self) -> dict[str, float] | None:
+        """The numbers of an evaluation, where one is due."""
+        if not self.judge.is_due(self.step - self.steps_per_chunk, self.step):
+            return None
+        return self.judge.judge(self.experiment.algorithm.policy(self.state), self.state.env_carry.shared.curriculum)
+
+    def _tell(self, line: Mapping[str, Any], progress: Progress) -> None:
+        """Write and show a log line."""
+        self.writer.write(self.step, line)
+        self.logger.log(line, self.step)
+        progress.show(self.step, line)
+        self.status.update(self.step)
+        self.watch.look(line, self.state, self.steps_per_chunk)
+
+    def _save(self, best: Mapping[str, float] | None) -> None:
+        """Write a checkpoint; with the numbers of its evaluation where it is the best so far."""
+        self.writer.sync()
+        save(self.experiment, self.state, self.run_dir, self.step)
+        if best is not None:
+            self.judge.keep(self.step, best)
+        protected = [self.judge.best.step] if self.judge.best else []
+        checkpoint.prune(self.run_dir.checkpoints, self.experiment.cfg.checkpoint.keep, protected)
 
 
-def first_state(experiment: Experiment) -> TrainState:
-    """The state at step 0: fresh envs and a fresh optimizer, and the policy of `init_from` where there is one."""
-    cfg = experiment.cfg
-    assert cfg.seed is not None  # the config is checked
-    policy = initial_policy(experiment)
-    state: TrainState = jax.jit(partial(init_train_state, experiment.env, experiment.ppo))(
-        random_key(cfg.seed, "train")
-    )
-    return state if policy is None else dataclasses.replace(state, **policy)
-
-
-def _restore(experiment: Experiment, run_dir: RunDir) -> tuple[TrainState | None, int]:
-    """The state and the step of the newest whole checkpoint; nothing and 0 where the run had none yet.
-
-    Raises:
-        CheckpointError: all of them are damaged.
-    """
-    checkpoint.clean(run_dir.checkpoints)
-    if not checkpoint.steps(run_dir.checkpoints):
-        log.info("no checkpoint yet: starting from the first step")
-        return None, 0
-    init = partial(init_train_state, experiment.env, experiment.ppo)
-    like = {"train_state": eqx.filter_eval_shape(init, jax.random.key(0))}
-    found = checkpoint.load(checkpoint.newest_valid(run_dir.checkpoints, log.warning), like)
-    checkpoint.discard_after(run_dir.checkpoints, found.step)
-    log.info("resuming at %s steps", f"{found.step:,}")
-    return found.trees["train_state"], found.step
+def _compiled(experiment: Experiment, state: Any) -> Any:
+    """The train program, compiled apart from the first chunk, whose speed is then true."""
+    begin = time.monotonic()
+    program: Any = jit_chunk(experiment)
+    program = program.lower(state).compile()
+    log.info("compiled the training in %.0f s", time.monotonic() - begin)
+    return program
 
 
 def _wall_time(run_dir: RunDir) -> float:
@@ -218,41 +229,10 @@ def _wall_time(run_dir: RunDir) -> float:
     return float(lines[-1]["wall_time_s"]) if lines else 0.0
 
 
-def jit_chunk(experiment: Experiment) -> "jax.stages.Wrapped":
-    """The train program: a chunk of iterations, compiled once, its state donated."""
-    program = partial(
-        train_chunk, experiment.env, experiment.ppo, num_iterations=experiment.cfg.log.interval_iterations
-    )
-    return jax.jit(program, donate_argnums=0)
-
-
-def readable(sums: Mapping[str, Any], step_dt: float) -> dict[str, float | None]:
-    """A chunk's sums as the numbers of a log line."""
-    env = summarize({name.removeprefix("env/"): x for name, x in sums.items() if name.startswith("env/")}, step_dt)
-    ppo = {name: float(x) for name, x in sums.items() if name.startswith("ppo/")}
-    return env | ppo
-
-
-def save(experiment: Experiment, state: TrainState, run_dir: RunDir, step: int) -> None:
-    """Write a checkpoint.
-
-    Raises:
-        CheckpointError: the disk is full, or another error of the file system; the older checkpoints are whole.
-    """
-    trees: dict[str, Any] = {"policy": policy_of(state), "train_state": state}
-    if experiment.env.curriculum.terms:
-        trees["curriculum"] = state.env_state.shared.curriculum
-    checkpoint.save(run_dir.checkpoints, step, jax.device_get(trees), describe(experiment))
-
-
-def policy_of(state: TrainState) -> dict[str, Any]:
-    """The part of the state that acts, as a checkpoint's tree `policy`."""
-    return {"net": state.net, "normalizer": state.normalizer}
-
-
-def trained(state: TrainState) -> dict[str, Any]:
-    """The policy, and how far the curricula have come: what an evaluation plays."""
-    return policy_of(state) | {"curriculum": state.env_state.shared.curriculum}
+def readable(metrics: Mapping[str, Any], step_dt: float) -> dict[str, float | None]:
+    """A chunk's numbers as those of a log line: the env's sums as averages over episodes, the others as they are."""
+    env = summarize({name.removeprefix(ENV): x for name, x in metrics.items() if name.startswith(ENV)}, step_dt)
+    return env | {name: float(x) for name, x in metrics.items() if not name.startswith(ENV)}
 
 
 def _log_to_files(message: str, error: Exception) -> None:
@@ -262,32 +242,3 @@ def _log_to_files(message: str, error: Exception) -> None:
     for handler in logging.getLogger().handlers:
         if isinstance(handler, logging.FileHandler):
             handler.handle(record)
-
-
-def _keep_diverged(experiment: Experiment, state: TrainState, run_dir: RunDir, num_kept: int) -> int:
-    """Write the envs that broke the physics, with their model, but for the first `num_kept`; how many there are now."""
-    found = jax.device_get(state.env_state.shared.diverged)
-    if found.count > num_kept:
-        diverged.save(run_dir.nan_guard, experiment.env.scene.model, found, num_kept)
-        log.warning(
-            "envs diverged and were reset; what the physics was given in the first of them is in %s"
-            " (README, Troubleshooting: how to replay it)",
-            run_dir.nan_guard,
-        )
-    return int(found.count)
-
-
-def _warn_of_not_finite(line: Mapping[str, Any], num_steps: int, told: set[str]) -> None:
-    """Tell of each term, once a run, that its values were not finite in some of a log line's env steps."""
-    for name, count in line.items():
-        prefix, _, path = name.partition("/")
-        if prefix == "not_finite" and path not in told:
-            told.add(path)
-            log.warning(
-                "%s was not finite in %d of the last %s env steps and counted as 0 there; metrics.jsonl goes on "
-                "counting in %s",
-                path,
-                count,
-                f"{num_steps:,}",
-                name,
-            )

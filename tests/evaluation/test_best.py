@@ -1,6 +1,7 @@
 """Evaluations during a training: they find the best checkpoint, and change nothing."""
 
 import shutil
+import time
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import cast
@@ -9,16 +10,19 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from support.runs import CHUNK, SMALL, assert_same, assert_same_state, fresh
+from support.untrained import fresh_policy
 
 from ksim import eval as ksim_eval
 from ksim.config.compose import compose, load_frozen
+from ksim.config.schema import EvalCfg
+from ksim.envs import Env
 from ksim.evaluation import evaluate as evaluation
 from ksim.evaluation.best import Judge
-from ksim.policies.load import load_policy
+from ksim.policies.load import load_trained
 from ksim.store import checkpoint, metrics
 from ksim.store.checkpoint import Best
 from ksim.store.run_dir import RunDir
-from ksim.training.experiment import Experiment, build
+from ksim.training.experiment import build
 from ksim.training.loop import train
 from ksim.training.resume import resumed_config
 
@@ -52,13 +56,13 @@ def test_the_best_checkpoint_stays_and_is_the_best(judged):
 
 def test_a_judgement_is_a_plain_evaluation_on_a_stream_of_its_own(judged):
     experiment = build(load_frozen(judged.config_path))
-    best = checkpoint.read_best(judged.checkpoints)
-    policy, step = load_policy(judged, "best", experiment)
-    assert best is not None and step == best.step
-    again = evaluation.player(experiment, 4, experiment.cfg.seed, purpose="judge")(policy)
-    assert evaluation.summarize(again, experiment.env.step_dt)["return"] == best.score
-    other = evaluation.play(experiment, policy, 4, experiment.cfg.seed)
-    assert evaluation.summarize(other, experiment.env.step_dt)["return"] != best.score
+    best_so_far = checkpoint.read_best(judged.checkpoints)
+    found = load_trained(judged, "best", experiment.env)
+    assert best_so_far is not None and found.step == best_so_far.step
+    again = evaluation.player(experiment.env, 4, experiment.cfg.seed, purpose="judge")(found.policy, None)
+    assert evaluation.summarize(again, experiment.env.step_dt)["return"] == best_so_far.score
+    other = evaluation.player(experiment.env, 4, experiment.cfg.seed)(found.policy, None)
+    assert evaluation.summarize(other, experiment.env.step_dt)["return"] != best_so_far.score
 
 
 @pytest.mark.parametrize("lost", ["best.json", "best.json and the newest checkpoint"])
@@ -81,9 +85,8 @@ def judge_of(tmp_path, monkeypatch):
     def make(*steps: int) -> Judge:
         for step in steps:
             checkpoint.save(tmp_path / "checkpoints", step, {}, {})
-        cfg = SimpleNamespace(seed=0, eval=SimpleNamespace(interval_steps=10, interval_episodes=1))
-        experiment = SimpleNamespace(cfg=cfg, env=SimpleNamespace(step_dt=1.0))
-        return Judge(cast(Experiment, experiment), RunDir(tmp_path))
+        cfg = cast(EvalCfg, SimpleNamespace(interval_steps=10, interval_episodes=1))
+        return Judge(cast(Env, SimpleNamespace(step_dt=1.0)), 1, cfg, 0, RunDir(tmp_path))
 
     return make
 
@@ -134,15 +137,15 @@ def test_an_evaluation_is_at_the_level_that_the_curricula_have_come_to(tmp_path,
     assert best == checkpoint.Best(max(last, key=lambda step: last[step]), max(last.values()))
     assert max(scores(run).values()) > best.score
     experiment = build(load_frozen(run.config_path))
-    policy, _ = load_policy(run, "best", experiment)
-    again = evaluation.player(experiment, 4, experiment.cfg.seed, purpose="judge")(policy)
+    found = load_trained(run, "best", experiment.env)
+    again = evaluation.player(experiment.env, 4, experiment.cfg.seed, purpose="judge")(found.policy, found.curriculum)
     assert evaluation.summarize(again, experiment.env.step_dt)["return"] == best.score
     # A task of other curricula plays them from the beginning, and says so.
     caplog.clear()
     cfg = load_frozen(run.config_path)
     cfg.task.curriculum["weight"] |= {"start": [2.0, 2.0], "end": [1.0, 1.0], "sets": None}
     other = build(cfg)
-    assert load_policy(run, "best", other)[0]["curriculum"] is None and "other curricula" in caplog.text
+    assert load_trained(run, "best", other.env).curriculum is None and "other curricula" in caplog.text
 
 
 def test_the_first_episodes_of_an_evaluation_start_at_that_level():
@@ -152,8 +155,9 @@ def test_the_first_episodes_of_an_evaluation_start_at_that_level():
     begun = experiment.env.curriculum.initial()
     path = "task.curriculum.start"
     come_to = begun | {path: replace(begun[path], value=jnp.array([0.7, 0.7]))}
+    policy = fresh_policy(experiment)
     for level, place in (({}, 0.0), (begun, 0.0), (come_to, 0.7)):
-        played = evaluation.play(experiment, experiment.policy_like() | {"curriculum": level}, 3, 0)
+        played = evaluation.player(experiment.env, 3, 0)(policy, level)
         np.testing.assert_allclose(played.qpos_Tq[0, 0], place, atol=0.05)
 
 
@@ -170,3 +174,28 @@ def test_the_best_one_can_be_evaluated(judged, capsys):
     ksim_eval.main([f"run={judged.path}", "checkpoint=best", "episodes=2", "video=false"])
     best = checkpoint.read_best(judged.checkpoints)
     assert best is not None and f"checkpoint of step {best.step:,}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("backend", "expected"), [("cpu", 128), ("gpu", 40_000)])
+def test_on_an_accelerator_judging_takes_no_more_than_a_tenth_of_the_time(judged, monkeypatch, backend, expected):
+    """Time follows the steps that are made one after the other there: an evaluation of 25 of them every 250."""
+    experiment = build(load_frozen(judged.config_path))
+    assert experiment.env.max_episode_steps == 25 and experiment.cfg.eval.interval_steps == 128
+    monkeypatch.setattr("jax.default_backend", lambda: backend)
+    judge = Judge(experiment.env, 160, experiment.cfg.eval, 0, judged)
+    assert judge.interval_steps == expected
+    assert judge.is_due(expected - 16, expected) and not judge.is_due(expected, expected + 16)
+
+
+def test_the_time_of_an_evaluation_counts_in_the_speed_that_is_shown(tmp_path, monkeypatch):
+    """A judgement that takes a second leaves fewer than 128 steps per second in a chunk of 128."""
+
+    def judge(self, policy, curriculum):
+        time.sleep(1.0)
+        return {"eval/return": 1.0, "eval_time_s": 1.0}
+
+    monkeypatch.setattr(Judge, "judge", judge)
+    run = fresh(tmp_path, "runs", 2, "eval.interval_steps=256")
+    first, second = metrics.read(run.metrics_path)
+    assert "eval_time_s" not in first and second["eval_time_s"] == 1.0
+    assert second["env_steps_per_s"] < CHUNK and second["wall_time_s"] >= 1.0

@@ -7,6 +7,7 @@ import jax
 import numpy as np
 import pytest
 from support.runs import SMALL
+from support.untrained import fresh_policy
 
 from ksim.config.compose import compose
 from ksim.evaluation import evaluate as evaluation
@@ -20,8 +21,8 @@ LIMIT = 0.3  # rad; episodes begin within 0.2
 def fallen():
     """A cart-pole whose untrained policy lets the pole fall, and what it played."""
     experiment = build(compose([*SMALL, f"task.terminations.fallen.limit={LIMIT}", "task.episode_length_s=4.0"]))
-    play = evaluation.player(experiment, 4, 0, keep_carry=True)
-    return experiment.env, play(experiment.policy_like())
+    play = evaluation.player(experiment.env, 4, 0, keep_carry=True)
+    return experiment.env, play(fresh_policy(experiment), None)
 
 
 @pytest.fixture
@@ -88,7 +89,7 @@ def test_pushes_are_arrows_in_the_film(shown, tmp_path):
     experiment = build(
         compose([*small, "task=kbot_standing", "task.episode_length_s=0.3", f"++task.events.push={PUSH}"])
     )
-    played = evaluation.player(experiment, 2, 0, keep_carry=True)(experiment.policy_like())
+    played = evaluation.player(experiment.env, 2, 0, keep_carry=True)(fresh_policy(experiment), None)
     first.film(experiment.env, played, tmp_path / "a.mp4", length_s=1.0)
     (film,) = shown[0]
     counts = [len(markers) for markers in film.markers_T]

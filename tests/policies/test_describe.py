@@ -2,6 +2,8 @@
 
 import json
 
+import equinox as eqx
+import jax
 import mujoco
 import numpy as np
 import pytest
@@ -14,7 +16,9 @@ from ksim.training.experiment import build
 
 
 def described(cfg):
-    return json.loads(files.json_bytes(describe(build(cfg))))
+    experiment = build(cfg)
+    state = eqx.filter_eval_shape(experiment.algorithm.init, experiment.env, jax.random.key(0))
+    return json.loads(files.json_bytes(describe(experiment.cfg, experiment.env, experiment.algorithm.policy(state))))
 
 
 @pytest.fixture(scope="module")
@@ -135,4 +139,4 @@ def test_clips_scales_and_passive_joints(cartpole_cfg):
     assert found["joints"][1] == {"name": "hinge", "home": 0.0}
     assert found["joints"][0]["control"] == "velocity"
     assert found["actions"][0]["lower"] == [None] and found["actions"][0]["scale"] == [2.0]
-    assert found["base"] is None and found["imu"] is None and found["network"]["symmetry"] is None
+    assert found["base"] is None and found["imu"] is None and found["policy"]["mirror"] is None

@@ -10,8 +10,10 @@ from ksim.config.compose import compose, load_frozen
 from ksim.errors import ConfigError
 from ksim.store import checkpoint, run_dir, status
 from ksim.store.run_dir import RunDir
+from ksim.training.checks import checked_new
 from ksim.training.experiment import build
-from ksim.training.loop import first_state, train
+from ksim.training.loop import train
+from ksim.training.state import first_state
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +23,8 @@ def source(tmp_path_factory) -> RunDir:
 
 def test_weights_and_statistics_are_taken_over_and_nothing_else(source):
     runs_dir = source.path.parents[1]
-    cfg = compose([*SMALL, f"runs_dir={runs_dir}", "init_from=latest", "seed=8", "algo.learning_rate=1e-3"])
+    overrides = [f"runs_dir={runs_dir}", "init_from=latest", "seed=8", "algo.learning_rate=1e-3"]
+    cfg = checked_new(compose([*SMALL, *overrides]))
     assert cfg.init_from == str(source.path)  # `latest` is the new run as soon as there is one
     state = first_state(build(cfg))
     saved = checkpoint.load_arrays(checkpoint.newest_valid(source.checkpoints, pytest.fail), "train_state")
@@ -29,10 +32,9 @@ def test_weights_and_statistics_are_taken_over_and_nothing_else(source):
     def leaves(tree: object) -> list[np.ndarray]:
         return [np.asarray(x) for x in jax.tree.leaves(eqx.filter(tree, eqx.is_array))]
 
-    for tree, name in ((state.net, "net"), (state.normalizer, "normalizer")):
-        found = [np.asarray(x) for key, x in saved.items() if key.lstrip(".").startswith(name)]
-        assert found and len(found) == len(leaves(tree))
-        assert all(any(np.array_equal(x, y) for y in found) for x in leaves(tree))
+    found = [np.asarray(x) for key, x in saved.items() if key.startswith("model.")]
+    assert len(found) == len(leaves(state.model)) > 10
+    assert all(any(np.array_equal(x, y) for y in found) for x in leaves(state.model))
     assert all(not x.any() for x in leaves(state.opt_state))  # Adam's moments and its count start at 0
     assert float(state.learning_rate) == np.float32(1e-3)
 
@@ -48,7 +50,7 @@ def test_it_trains_on_and_the_frozen_config_names_its_source(tmp_path, source):
 def test_another_shape_is_refused_before_anything_is_compiled(tmp_path, source, change):
     cfg = compose([*SMALL, f"runs_dir={tmp_path / 'runs'}", f"init_from={source.path}", change])
     run = run_dir.claim(cfg.runs_dir, cfg.name)
-    with pytest.raises(ConfigError, match="init_from: that policy does not fit this task and algo: "):
+    with pytest.raises(ConfigError, match="init_from: what was learned there does not fit this task and algo: "):
         train(cfg, run)
     found = status.read(run.status_path)
     assert found is not None and found.state == "failed" and "init_from" in str(found.error)
@@ -56,4 +58,4 @@ def test_another_shape_is_refused_before_anything_is_compiled(tmp_path, source, 
 
 def test_a_checkpoint_that_is_not_there_is_refused_at_once(source):
     with pytest.raises(ConfigError, match="init_from: there is no checkpoint '77'"):
-        compose([*SMALL, f"init_from={source.path}", "init_checkpoint='77'"])
+        checked_new(compose([*SMALL, f"init_from={source.path}", "init_checkpoint='77'"]))

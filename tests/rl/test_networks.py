@@ -1,6 +1,7 @@
 """Networks against NumPy, and the symmetry that is built into them."""
 
 import dataclasses
+import json
 
 import jax
 import jax.numpy as jnp
@@ -9,11 +10,12 @@ import pytest
 from support.envs import kbot_task
 
 from ksim.envs import make_env
-from ksim.envs.env import Symmetry
 from ksim.envs.mirror import SignedPermutation
+from ksim.envs.symmetry import Symmetry
 from ksim.errors import ConfigError
 from ksim.rl import PPO
-from ksim.rl.networks import MLP, MirrorMLP, make_actor_critic
+from ksim.rl.actor_critic import GaussianPolicy, Model, make_model
+from ksim.rl.networks import MLP, MirrorMLP
 
 KEY = jax.random.key(0)
 ACTIVATIONS = {
@@ -96,38 +98,55 @@ def test_its_halves_are_different():
     assert np.linalg.matrix_rank(np.asarray(weights[0])) == 8
 
 
-@pytest.fixture
-def cfg(kbot_cfg):
-    return dataclasses.replace(kbot_cfg.algo, actor_hidden=[8], critic_hidden=[8], init_std=0.4)
+def model(symmetry: Symmetry | None = None) -> Model:
+    hidden = {"actor": [8], "critic": [8]}
+    return make_model(
+        {"actor": 6, "critic": 7}, 4, hidden=hidden, activation="elu", init_std=0.4, symmetry=symmetry, key=KEY
+    )
 
 
-def test_a_symmetric_policy_and_value(cfg):
+def test_a_symmetric_policy_and_value():
     """Mean actions and their standard deviations are mirrored with the observation, the value stays."""
     rng = np.random.default_rng(3)
     symmetry = Symmetry(random_mirror(4, rng), {"actor": random_mirror(6, rng), "critic": random_mirror(7, rng)})
-    net = randomized(make_actor_critic(cfg, 6, 7, 4, symmetry=symmetry, key=KEY))
+    symmetric = model(symmetry)
+    symmetric = dataclasses.replace(symmetric, net=randomized(symmetric.net))
     obs, critic_obs = (jnp.asarray(rng.normal(size=(20, n)), jnp.float32) for n in (6, 7))
-    here, there = net.policy(obs)[0], net.policy(symmetry.obs["actor"](obs))[0]
+    here, there = symmetric.policy(obs)[0], symmetric.policy(symmetry.obs["actor"](obs))[0]
     np.testing.assert_allclose(there.mean, symmetry.action(here.mean), atol=1e-5)
     np.testing.assert_allclose(there.log_std, here.log_std[:, symmetry.action.index], atol=1e-6)
-    assert np.abs(net.log_std[0] - net.log_std[1]) > 0.01  # tied by the policy, not by chance
-    np.testing.assert_allclose(net.value(symmetry.obs["critic"](critic_obs)), net.value(critic_obs), atol=1e-5)
-    assert np.std(net.value(critic_obs)) > 0.1
+    assert np.abs(symmetric.net.log_std[0] - symmetric.net.log_std[1]) > 0.01  # tied by the policy, not by chance
+    value = symmetric.value(critic_obs)
+    np.testing.assert_allclose(symmetric.value(symmetry.obs["critic"](critic_obs)), value, atol=1e-5)
+    assert np.std(value) > 0.1
 
 
-def test_a_fresh_policy_is_near_zero_with_the_configured_spread(cfg):
-    net = make_actor_critic(cfg, 6, 7, 4, symmetry=None, key=KEY)
-    distribution, _ = net.policy(jnp.asarray(np.random.default_rng(0).normal(size=(100, 6)), jnp.float32))
-    assert np.abs(distribution.mean).max() < 0.1
+def test_a_fresh_policy_is_near_zero_with_the_configured_spread():
+    fresh = model()
+    distribution, carry = fresh.policy(jnp.asarray(np.random.default_rng(0).normal(size=(100, 6)), jnp.float32))
+    assert carry == () == fresh.policy.init_carry(5)
+    assert np.abs(distribution.mean).max() < 0.1 and distribution.mode() is distribution.mean
     np.testing.assert_allclose(np.exp(distribution.log_std), 0.4, rtol=1e-5)
-    assert net.value(jnp.ones((3, 7))).shape == (3,)
+    assert fresh.value(jnp.ones((3, 7))).shape == (3,)
 
 
-def test_what_networks_cannot_read_is_refused(cfg):
+@pytest.mark.parametrize("is_symmetric", [False, True])
+def test_a_policy_is_made_again_of_what_it_says_of_itself(is_symmetric):
+    """The same structure and shapes, from plain JSON: what a checkpoint's file is read into."""
+    rng = np.random.default_rng(4)
+    symmetry = Symmetry(random_mirror(4, rng), {"actor": random_mirror(6, rng), "critic": random_mirror(7, rng)})
+    policy = model(symmetry if is_symmetric else None).policy
+    again = GaussianPolicy.from_spec(json.loads(json.dumps(policy.spec())))
+    assert jax.tree.structure(again) == jax.tree.structure(policy)
+    assert jax.tree.map(jnp.shape, again) == jax.tree.map(jnp.shape, policy)
+
+
+def test_what_networks_cannot_read_is_refused():
     gravity = {"g": {"_target_": "ksim.mdp.observations.projected_gravity"}}
     actor = {"actor": {"terms": gravity, "concatenate": False}, "critic": {"terms": gravity}}
     with pytest.raises(ConfigError, match=r"task\.observations\.actor\.concatenate: must be true"):
-        PPO.of(cfg, make_env(kbot_task(observations=actor), "mujoco"))
-    odd = dataclasses.replace(cfg, symmetry="equivariant", critic_hidden=[8, 5])
-    with pytest.raises(ConfigError, match=r"algo\.critic_hidden: widths must be even"):
-        PPO.of(odd, make_env(kbot_task(), "mujoco"))
+        PPO().check(make_env(kbot_task(observations=actor), "mujoco"))
+    with pytest.raises(ConfigError, match=r"task\.observations: the group 'critic' is missing"):
+        PPO().check(make_env(kbot_task(observations={"actor": {"terms": gravity}}), "mujoco"))
+    with pytest.raises(ValueError, match=r"critic_hidden: widths must be even"):
+        PPO(symmetry="equivariant", critic_hidden=(8, 5))

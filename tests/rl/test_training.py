@@ -13,7 +13,7 @@ from support.envs import same
 from ksim.config.schema import Config
 from ksim.envs import Env, make_env
 from ksim.evaluation.episodes import evaluate
-from ksim.rl import PPO, TrainState, init_train_state, train_chunk
+from ksim.rl import PPOState, train_chunk
 from ksim.rl.ppo import collect
 
 
@@ -22,20 +22,20 @@ class Learner:
     """An experiment's programs, compiled as a training compiles them."""
 
     env: Env
-    init: Callable[[jax.Array], TrainState]
+    init: Callable[[jax.Array], PPOState]
     chunk: Any
 
     @classmethod
     def of(cls, cfg: Config, engine: str) -> "Learner":
         env = make_env(cfg.task, engine, threads=2)
-        ppo = PPO.of(cfg.algo, env)
+        ppo = cfg.algo
         chunk = jax.jit(partial(train_chunk, env, ppo, num_iterations=1), donate_argnums=0)
-        return cls(env, jax.jit(partial(init_train_state, env, ppo)), chunk)
+        return cls(env, jax.jit(partial(ppo.init, env)), chunk)
 
-    def train(self, seed: int, iterations: int) -> tuple[TrainState, list[dict[str, float]]]:
+    def train(self, seed: int, iterations: int) -> tuple[PPOState, list[dict[str, float]]]:
         state, numbers = self.init(jax.random.key(seed)), []
         for _ in range(iterations):
-            state, metrics = self.chunk(state)
+            state, metrics, _ = self.chunk(state)
             numbers.append({name: float(x) for name, x in metrics.items()})
         return state, numbers
 
@@ -53,7 +53,7 @@ def trained(learner):
 
 def test_a_training_starts_at_random_ages(learner):
     """So that its first time-outs do not come all at once."""
-    assert len(set(learner.init(jax.random.key(0)).env_state.envs.episode_step.tolist())) > 4
+    assert len(set(learner.init(jax.random.key(0)).env_carry.envs.episode_step.tolist())) > 4
 
 
 @pytest.mark.parametrize("is_finite_horizon", [True, False])
@@ -62,8 +62,8 @@ def test_only_a_finite_horizon_ends_without_a_value_after_it(cartpole_cfg, is_fi
     cfg = cartpole_cfg
     cfg.task.is_finite_horizon, cfg.task.episode_length_s = is_finite_horizon, 0.1
     env = make_env(cfg.task, "mujoco", threads=1)
-    ppo = PPO.of(cfg.algo, env)
-    rollout = jax.jit(lambda key: collect(env, ppo, init_train_state(env, ppo, key))[1])(jax.random.key(0))
+    ppo = cfg.algo
+    rollout = jax.jit(lambda key: collect(env, ppo, ppo.init(env, key))[1])(jax.random.key(0))
     timed_out = rollout.done & (np.asarray(rollout.terminated) == is_finite_horizon)
     assert rollout.done.sum() >= 8 and (timed_out == rollout.done).all()
 
@@ -79,7 +79,7 @@ def test_the_same_seed_gives_the_same_bits(learner, trained):
     assert same(state, trained[0])
     assert numbers == trained[1]
     other, _ = learner.train(1, 5)
-    assert not same(other.net, trained[0].net)
+    assert not same(other.model, trained[0].model)
 
 
 def test_the_first_minibatch_has_a_ratio_of_one(trained):
@@ -93,9 +93,9 @@ def test_iterations_learn_and_stay_finite(learner, trained):
     assert state.num_iterations == 5
     assert all(np.isfinite(list(metrics.values())).all() for metrics in numbers)
     fresh = learner.init(jax.random.key(0))
-    assert not same(state.net, fresh.net)
-    assert float(state.normalizer["actor"].count) == 5 * 64
-    assert all(np.isfinite(np.asarray(x)).all() for x in jax.tree.leaves(state.net))
+    assert not same(state.model.net, fresh.model.net)
+    assert float(state.model.normalizer["actor"].count) == 5 * 64
+    assert all(np.isfinite(np.asarray(x)).all() for x in jax.tree.leaves(state.model))
 
 
 def test_an_evaluation_changes_no_training(composed):
@@ -105,7 +105,7 @@ def test_an_evaluation_changes_no_training(composed):
     state = learner.init(jax.random.key(0))
     play = jax.jit(partial(evaluate, learner.env, num_envs=8, num_steps=5))
     for seed in range(3):
-        result = play(state.net, state.normalizer, jax.random.key(seed))
+        result = play(state.model.policy, jax.random.key(seed))
         assert result.values["length"].tolist() == [5.0] * 8
-        state, _ = learner.chunk(state)
+        state, *_ = learner.chunk(state)
     assert same(state, without)

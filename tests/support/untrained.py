@@ -4,16 +4,17 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+import equinox as eqx
 import jax
 import numpy as np
 
 from ksim.config.compose import freeze
 from ksim.config.schema import Config
-from ksim.rl import TrainState
+from ksim.rl import Policy, PPOState
 from ksim.store import run_dir
 from ksim.store.run_dir import RunDir
 from ksim.training.experiment import Experiment, build
-from ksim.training.loop import save
+from ksim.training.state import save
 
 
 def untrained(cfg: Config, runs_dir: Path) -> tuple[RunDir, Experiment]:
@@ -21,13 +22,19 @@ def untrained(cfg: Config, runs_dir: Path) -> tuple[RunDir, Experiment]:
     experiment = build(cfg)
     rng = np.random.default_rng(0)
 
-    def disturbed(x: jax.Array) -> Any:
-        return (x + 0.1 * np.abs(rng.normal(size=x.shape))).astype(x.dtype)
+    def drawn(x: jax.ShapeDtypeStruct) -> Any:
+        return (0.1 + np.abs(rng.normal(size=x.shape))).astype(x.dtype)
 
-    policy = jax.tree.map(disturbed, experiment.policy_like())
+    state = eqx.filter_eval_shape(experiment.algorithm.init, experiment.env, jax.random.key(0))
     run = run_dir.claim(runs_dir, cfg.name)
     run.config_path.write_text(freeze(experiment.cfg))
     run.update_latest()
-    nothing = dict.fromkeys((f.name for f in dataclasses.fields(TrainState)), None)
-    save(experiment, TrainState(**(nothing | policy)), run, 0)
+    nothing = dict.fromkeys((f.name for f in dataclasses.fields(PPOState)), None)
+    save(experiment, PPOState(**(nothing | {"model": jax.tree.map(drawn, state.model)})), run, 0)
     return run, experiment
+
+
+def fresh_policy(experiment: Experiment) -> Policy:
+    """The policy that a training of an experiment begins with."""
+    state = eqx.filter_jit(experiment.algorithm.init)(experiment.env, jax.random.key(0))
+    return experiment.algorithm.policy(state)

@@ -21,7 +21,6 @@ import yaml
 
 from ksim import eval as ksim_eval
 from ksim.config.compose import compose, load_frozen
-from ksim.rl import init_train_state
 from ksim.store import checkpoint, metrics, run_dir, status
 from ksim.store.run_dir import RunDir
 from ksim.system import trust
@@ -143,15 +142,15 @@ def test_the_checkpoint_holds_the_policy_and_the_whole_state(kbot):
     assert checkpoint.steps(run.checkpoints) == [256]
     experiment = build(load_frozen(run.config_path))
     like = {
-        "policy": experiment.policy_like(),
-        "train_state": eqx.filter_eval_shape(init_train_state, experiment.env, experiment.ppo, jax.random.key(0)),
+        "train_state": eqx.filter_eval_shape(experiment.algorithm.init, experiment.env, jax.random.key(0)),
     }
+    like["policy"] = experiment.algorithm.policy(like["train_state"])
     found = checkpoint.load(run.checkpoints / "256", like)
     state = found.trees["train_state"]
     assert int(state.num_iterations) == 4 and state.obs["actor"].shape[0] == 16
     policy = found.trees["policy"]
-    np.testing.assert_array_equal(policy["net"].log_std, state.net.log_std)
-    assert float(policy["normalizer"]["actor"].count) == 256
+    np.testing.assert_array_equal(policy.log_std, state.model.net.log_std)
+    assert float(policy.normalizer.count) == 256
     assert found.meta["task"] == "kbot_standing" and found.meta["rewards"] == list(experiment.env.rewards.terms)
 
 

@@ -1,6 +1,6 @@
 """A trained policy by itself, from its checkpoint alone: no env is built and no robot is loaded.
 
-policy = ksim.policies.policy.load("runs/kbot_standing/latest")
+policy = ksim.load_policy("runs/kbot_standing/latest")
 action = policy(observation)
 """
 
@@ -12,37 +12,36 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import equinox as eqx
 import jax
 import numpy as np
+from jaxtyping import Array, PyTree
 from numpy.typing import ArrayLike
 
-from ksim.config.schema import PPOCfg
-from ksim.envs.env import Symmetry
-from ksim.envs.mirror import SignedPermutation
+from ksim.envs.terms import locate
 from ksim.errors import KsimError
-from ksim.rl import ActorCritic, Normalizer, make_actor_critic
+from ksim.rl.policy import Policy
 from ksim.store import checkpoint, run_dir
+from ksim.system import trust
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Policy:
+class SavedPolicy:
     """The deterministic policy of a checkpoint.
 
     Attributes:
         path: the checkpoint.
         step: env steps that it was trained for.
         description: what it acts on and what its actions mean; see `ksim.policies.describe.describe`.
-        net: actor and critic.
-        normalizer: observation statistics, by group.
+        policy: the policy itself, as algorithms train it.
     """
 
     path: Path
     step: int
     description: Mapping[str, Any]
-    net: ActorCritic
-    normalizer: Mapping[str, Normalizer]
+    policy: Policy
 
     @property
     def observation(self) -> list[dict[str, Any]]:
@@ -60,8 +59,17 @@ class Policy:
         """The joint that each element of the action moves."""
         return [joint for action in self.description["actions"] for joint in action["joints"]]
 
+    @property
+    def is_recurrent(self) -> bool:
+        """Whether the policy remembers something from step to step."""
+        return bool(jax.tree.leaves(self.init_carry(1)))
+
+    def init_carry(self, batch: int = 1) -> PyTree[Array]:
+        """What the policy remembers at the start of `batch` episodes; `()` where it remembers nothing."""
+        return self.policy.init_carry(batch)
+
     def __call__(self, obs: ArrayLike | Mapping[str, ArrayLike]) -> np.ndarray:
-        """The mean action.
+        """The most probable action, of a policy that remembers nothing.
 
         Args:
             obs: (..., n) the terms one after the other, each after its clip and its scale; or (..., size) of every
@@ -71,20 +79,38 @@ class Policy:
             (..., a) the action, float32; `description["actions"]` has the law that makes targets of it.
 
         Raises:
-            KsimError: the observation has another size, or a term is missing or unknown.
+            KsimError: the observation has another size, a term is missing or unknown, or the policy is recurrent.
         """
+        if self.is_recurrent:
+            raise KsimError("this policy is recurrent: action, carry = policy.act(obs, carry), from init_carry() on")
+        return np.asarray(self._jitted(self._vector(obs), ())[0])
+
+    def act(self, obs: ArrayLike | Mapping[str, ArrayLike], carry: PyTree[Array]) -> tuple[np.ndarray, PyTree[Array]]:
+        """The most probable action, (batch, a), and the carry of the next env step.
+
+        Args:
+            obs: as for a call, with one leading axis, the batch.
+            carry: of the env step before, or `init_carry(batch)`.
+
+        Raises:
+            KsimError: as for a call.
+        """
+        action, carry = self._jitted(self._vector(obs), carry)
+        return np.asarray(action), carry
+
+    @cached_property
+    def _jitted(self) -> Callable[[np.ndarray, Any], tuple[jax.Array, Any]]:
+        def act(obs: jax.Array, carry: Any) -> tuple[jax.Array, Any]:
+            distribution, carry = self.policy(obs, carry)
+            return distribution.mode(), carry
+
+        return jax.jit(act)
+
+    def _vector(self, obs: ArrayLike | Mapping[str, ArrayLike]) -> np.ndarray:
         vector = self._concatenated(obs) if isinstance(obs, Mapping) else np.asarray(obs, np.float32)
         if vector.shape[-1:] != (self.observation_size,):
             raise KsimError(f"the policy's observation has {self.observation_size} elements, not {vector.shape[-1:]}")
-        return np.asarray(self._act(vector))
-
-    @cached_property
-    def _act(self) -> Callable[[np.ndarray], jax.Array]:
-        def act(obs: jax.Array) -> jax.Array:
-            with jax.default_matmul_precision("highest"):  # accelerators would round to fewer bits
-                return self.net.policy(self.normalizer["actor"](obs))[0].mean
-
-        return jax.jit(act)
+        return vector
 
     def _concatenated(self, obs: Mapping[str, ArrayLike]) -> np.ndarray:
         sizes = {term["name"]: term["size"] for term in self.observation}
@@ -97,7 +123,7 @@ class Policy:
         return np.concatenate(list(parts.values()), axis=-1)
 
 
-def load(run: str | os.PathLike[str], which: str | int = "latest") -> Policy:
+def load(run: str | os.PathLike[str], which: str | int = "latest") -> SavedPolicy:
     """Load a policy.
 
     Args:
@@ -111,41 +137,21 @@ def load(run: str | os.PathLike[str], which: str | int = "latest") -> Policy:
     path = Path(run)
     if not checkpoint.is_checkpoint(path):
         path = checkpoint.find(run_dir.open(run).checkpoints, which, log.warning)
+    return read(path)
+
+
+def read(path: Path) -> SavedPolicy:
+    """The policy of the checkpoint `path`.
+
+    Raises:
+        CheckpointError: it is damaged, or it does not describe its policy.
+    """
     description = checkpoint.read_manifest(path).meta
-    if "network" not in description:
-        raise checkpoint.CheckpointError(
-            f"{path} does not describe its policy (an older ksim wrote it); `python -m ksim.eval` can load it"
-        )
-    like = jax.eval_shape(lambda: _fresh(description))
+    spec = description.get("policy")
+    if not isinstance(spec, Mapping) or trust.TARGET not in spec:
+        raise checkpoint.CheckpointError(f"{path} does not describe its policy: an older ksim wrote it")
+    trust.check_policy(path / "manifest.json", str(spec[trust.TARGET]))
+    cls = locate(spec[trust.TARGET], f"{path}: the policy's description")
+    like = eqx.filter_eval_shape(lambda: cls.from_spec(spec))  # type: ignore[attr-defined]
     found = checkpoint.load(path, {"policy": like}, alone=True)
-    return Policy(path, found.step, description, **found.trees["policy"])
-
-
-def _fresh(description: Mapping[str, Any]) -> dict[str, Any]:
-    """The tree `policy` of the checkpoint that is described, with other numbers in it."""
-    network = description["network"]
-    sizes = {group: sum(term["size"] for term in terms) for group, terms in description["observations"].items()}
-    cfg = PPOCfg(
-        actor_hidden=network["actor_hidden"],
-        critic_hidden=network["critic_hidden"],
-        activation=network["activation"],
-        init_std=1.0,
-    )
-    net = make_actor_critic(
-        cfg,
-        sizes["actor"],
-        sizes["critic"],
-        sum(len(action["joints"]) for action in description["actions"]),
-        symmetry=_symmetry(network["symmetry"]),
-        key=jax.random.key(0),
-    )
-    return {"net": net, "normalizer": {group: Normalizer.initial(sizes[group]) for group in ("actor", "critic")}}
-
-
-def _symmetry(described: Mapping[str, Any] | None) -> Symmetry | None:
-    def permutation(plain: Mapping[str, Any]) -> SignedPermutation:
-        return SignedPermutation(np.array(plain["index"]), np.array(plain["sign"], np.float32))
-
-    if described is None:
-        return None
-    return Symmetry(permutation(described["action"]), {g: permutation(p) for g, p in described["obs"].items()})
+    return SavedPolicy(path, found.step, description, found.trees["policy"])
