@@ -244,7 +244,6 @@ def test_what_is_not_finite_is_told_once_a_term(tmp_path, caplog):
     new = [
         *(f"+task.rewards.{name}={{_target_: poles.{name}, weight: 1.0}}" for name in ("root", "fine")),
         "+task.metrics.root={_target_: poles.root}",
-        "+task.observations.actor.nan_policy=warn",
         "+task.observations.actor.terms.root={_target_: poles.root}",
     ]
     with pytest.MonkeyPatch.context() as patch, caplog.at_level(logging.WARNING, logger="ksim.training.loop"):
