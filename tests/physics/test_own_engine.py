@@ -11,6 +11,7 @@ from support.runs import SMALL
 from ksim.config.compose import compose
 from ksim.errors import ConfigError
 from ksim.system import trust
+from ksim.training.checks import checked
 
 README = (Path(__file__).parents[2] / "README.md").read_text()
 RUN = (
@@ -54,14 +55,14 @@ def test_an_engine_of_ones_own_trains(tmp_path, monkeypatch):
 
 def test_an_engine_that_is_not_there_is_refused_before_anything_is_built(monkeypatch, tmp_path):
     with pytest.raises(ConfigError, match=r"^physics.engine: there is no module 'my_engin'"):
-        compose([*SMALL, "physics.engine=my_engin.MyPhysics"])
+        checked(compose([*SMALL, "physics.engine=my_engin.MyPhysics"]))
     with pytest.raises(ConfigError, match=r"^physics.engine: ksim.physics.batch has no 'BatchPhysic' \(did you mean"):
-        compose([*SMALL, "physics.engine=ksim.physics.batch.BatchPhysic"])
+        checked(compose([*SMALL, "physics.engine=ksim.physics.batch.BatchPhysic"]))
     with pytest.raises(
         ConfigError, match=r"^physics.engine: there is no 'mujco' \(did you mean 'mujoco'.*dotted paths"
     ):
-        compose([*SMALL, "physics.engine=mujco"])
-    assert compose([*SMALL, "physics.engine=ksim.physics.batch.BatchPhysics"]).physics.engine.endswith("BatchPhysics")
+        checked(compose([*SMALL, "physics.engine=mujco"]))
+    checked(compose([*SMALL, "physics.engine=ksim.physics.batch.BatchPhysics"]))
 
 
 def test_a_strangers_run_may_not_name_an_engine(tmp_path, monkeypatch):
