@@ -7,14 +7,16 @@ if TYPE_CHECKING:  # what the lazy names below are, for type checkers
     from ksim.envs.api.make import make as make
     from ksim.envs.env import Env as Env
     from ksim.policies.saved import load as load_policy
+    from ksim.training.start import train as train
 
 __version__ = "0.1.0"
-__all__ = ["Env", "__version__", "load_policy", "make"]
+__all__ = ["Env", "__version__", "load_policy", "make", "train"]
 
 _LAZY = {
     "Env": ("ksim.envs.env", "Env"),
     "load_policy": ("ksim.policies.saved", "load"),
     "make": ("ksim.envs.api.make", "make"),
+    "train": ("ksim.training.start", "train"),
 }
 
 
