@@ -100,7 +100,8 @@ def compose(overrides: Sequence[str] = (), config_dir: str | os.PathLike[str] | 
 class Loader(typing.Protocol):
     """Composes the YAML files with overrides; for a sweep, the overrides may still hold several values."""
 
-    def __call__(self, overrides: Sequence[str], is_sweep: bool = False) -> DictConfig: ...
+    def __call__(self, overrides: Sequence[str], is_sweep: bool = False) -> DictConfig:
+        """The composed config."""
 
 
 @contextmanager

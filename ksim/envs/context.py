@@ -87,18 +87,22 @@ class Context:
 
     @property
     def action(self) -> Float[Array, " a"]:
+        """The policy's action of this step, clipped as the task says."""
         return self.env.action
 
     @property
     def prev_action(self) -> Float[Array, " a"]:
+        """The action before."""
         return self.env.prev_action
 
     @property
     def episode_step(self) -> Int[Array, ""]:
+        """Steps since the reset."""
         return self.env.episode_step
 
     @property
     def time_s(self) -> Float[Array, ""]:
+        """Seconds since the reset."""
         return self.env.episode_step * jnp.asarray(self.step_dt, float_dtype())
 
     # What other terms give
@@ -232,7 +236,8 @@ class Context:
 
     def model_field(self, name: str) -> Array:
         """A field of mjModel, of the applied forces or `encoder_bias`: this env's value where an event writes it, else
-        the compiled one, or zero."""
+        the compiled one, or zero.
+        """
         if name in self.env.model_fields:
             return self.env.model_fields[name]
         return jnp.asarray(self.scene.compiled(name), float_dtype())

@@ -172,7 +172,7 @@ class Env(Phases):
             episode_step=steps_E,
             action=zeros_Ea,
             prev_action=zeros_Ea,
-            timers={name: steps_E for name in self.events.of_mode("interval")},
+            timers=dict.fromkeys(self.events.of_mode("interval"), steps_E),
             episode=jax.tree.map(tile, self.episode.empty()),
             memory=jax.tree.map(lambda x: tile(jnp.zeros(x.shape, x.dtype)), self._memory_like),
         )

@@ -28,8 +28,7 @@ class Phases(EnvParts):
     def fire_events(self, carry: EnvCarry, key_E: PRNGKeyArray) -> EnvCarry:
         """Step events, and interval events where their time has come."""
         fired: EnvCarry = self._fire_in_each(carry, key_E)
-        fired = self._follow_inertia(self._share_timers(fired, carry), carry, "step", "interval")
-        return fired
+        return self._follow_inertia(self._share_timers(fired, carry), carry, "step", "interval")
 
     @in_each_env
     def compute_controls(
@@ -85,7 +84,8 @@ class Phases(EnvParts):
     @in_each_env
     def compute_terminal_observations(self, env: PerEnv, shared: Shared, key: PRNGKeyArray) -> tuple[Obs, Flags]:
         """What the policy would see next, with the commands that were followed, and which of it was not finite; nothing
-        is remembered of it."""
+        is remembered of it.
+        """
         ctx = self.context(env, shared)
         obs, not_finite, _ = self.observations.compute(ctx.remembering(self.commands.refresh(ctx)), key)
         return obs, not_finite  # type: ignore[return-value]
@@ -161,7 +161,8 @@ class Phases(EnvParts):
 
     def _share_timers(self, carry: EnvCarry, last: EnvCarry | None) -> EnvCarry:
         """Events that are global fire in all envs at once: their timers are drawn on a stream of the batch's own, so
-        that they run on whichever env is reset. `last` is the carry before the step; None where all envs begin."""
+        that they run on whichever env is reset. `last` is the carry before the step; None where all envs begin.
+        """
         shared = [name for name, term in self.events.of_mode("interval").items() if term.settings.is_global]
         if not shared:
             return carry

@@ -1,4 +1,4 @@
-"""What the rest of ksim may know of a term besides its value, declared where the term is defined:
+"""What the rest of ksim may know of a term besides its value, declared where the term is defined.
 
 @term(mirrors_as="axial")
 def base_ang_vel(ctx): ...

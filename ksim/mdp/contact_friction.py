@@ -42,7 +42,8 @@ def check_friction_counts(model: mujoco.MjModel, geoms: np.ndarray, lowest: np.n
 
 def _check_larger_frictions(model: mujoco.MjModel, geom: int, lowest: float, rivals: np.ndarray) -> None:
     """Refuse a friction that may be lower than that of a geom of the same priority, between the ground and a body; two
-    bodies may keep the larger of theirs."""
+    bodies may keep the larger of theirs.
+    """
     rivals = rivals[_is_fixed(model, rivals) != _is_fixed(model, geom)]
     if not len(rivals) or model.geom_friction[rivals, 0].max() <= lowest + 1e-6:
         return

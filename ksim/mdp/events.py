@@ -31,7 +31,8 @@ class PushMemory(eqx.Module):
 
 class ForceMemory(eqx.Module):
     """What an `external_force` applies in one env: (n, 6) force and torque of each body, and env steps that it still
-    lasts."""
+    lasts.
+    """
 
     wrench: Float[Array, "n 6"]
     steps_left: Int[Array, ""]

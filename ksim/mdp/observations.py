@@ -24,7 +24,8 @@ def base_ang_vel(ctx: Context, *, measured: bool = True) -> Float[Array, " 3"]:
 @term(mirrors_as="polar")
 def projected_gravity(ctx: Context, *, measured: bool = True) -> Float[Array, " 3"]:
     """Direction of gravity in the base's frame, (0, 0, -1) when upright; as the inertial sensor measures it, or as it
-    is."""
+    is.
+    """
     return seen_by_imu(ctx, ctx.projected_gravity) if measured else ctx.projected_gravity
 
 

@@ -65,10 +65,12 @@ class Run:
 
     @property
     def completed(self) -> bool:
+        """Whether it got to its end."""
         return self.state == "completed"
 
     @property
     def seed(self) -> int | None:
+        """The seed of its training."""
         return None if self.config is None else int(self.config["seed"])
 
     @property
@@ -83,6 +85,7 @@ class Run:
 
     @property
     def wall_time_s(self) -> float | None:
+        """Seconds of training, as of its last line of metrics."""
         return number(self.lines[-1].get("wall_time_s")) if self.lines else None
 
     def curve(self, key: str) -> tuple[np.ndarray, np.ndarray]:

@@ -8,5 +8,6 @@ _PURPOSES = ("train", "eval", "judge")
 
 def random_key(seed: int, purpose: str) -> jax.Array:
     """The root of a stream: `train`; `eval`, the final evaluation's and `ksim.eval`'s; `judge`, that of evaluations
-    during a training."""
+    during a training.
+    """
     return jax.random.fold_in(jax.random.key(seed), np.uint32(_PURPOSES.index(purpose)))

@@ -56,7 +56,7 @@ def set_control(model: mujoco.MjModel, robot: Robot, control: Mapping[str, Contr
             )
         if kind not in _CONTROLS:
             raise ConfigError(f"task.actions: joint '{name}': control is one of {', '.join(_CONTROLS)}, not {kind!r}")
-    bias_type = {kind: mujoco.mjtBias.mjBIAS_AFFINE for kind in _CONTROLS} | {"effort": mujoco.mjtBias.mjBIAS_NONE}
+    bias_type = dict.fromkeys(_CONTROLS, mujoco.mjtBias.mjBIAS_AFFINE) | {"effort": mujoco.mjtBias.mjBIAS_NONE}
     for u, name in enumerate(robot.joint_names):
         kind = control.get(name, "position")
         actuator = model.actuator(name)

@@ -16,10 +16,10 @@ _HOME_APART = 1e-3  # rad or m
 
 
 def mirror_map(mirror: Mapping[str, tuple[str, int]], joint_names: Sequence[str], where: str) -> Mirror:
-    """The map of the actuated joints; a pair need be given in one direction only.
+    r"""The map of the actuated joints; a pair need be given in one direction only.
 
     Args:
-        mirror: regex of joints -> the joint whose angle each takes, where `\\1` is the regex's first group, and the
+        mirror: regex of joints -> the joint whose angle each takes, where `\1` is the regex's first group, and the
             sign.
         joint_names: the actuated joints, in the order of the controls.
         where: the file, for messages.

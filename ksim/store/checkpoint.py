@@ -52,10 +52,12 @@ class Checkpoint:
 
     @property
     def step(self) -> int:
+        """Env steps when it was written."""
         return self.manifest.step
 
     @property
     def meta(self) -> dict[str, Any]:
+        """What its writer noted besides the trees."""
         return self.manifest.meta
 
 

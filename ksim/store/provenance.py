@@ -93,6 +93,7 @@ def _git(folder: Path, *arguments: str) -> str | None:
     result = subprocess.run(
         ["git", "-C", str(folder), *arguments],
         capture_output=True,
+        check=False,
         timeout=10,
         stdin=subprocess.DEVNULL,
         env={**os.environ, "GIT_OPTIONAL_LOCKS": "0"},  # a look must not block a commit that goes on meanwhile

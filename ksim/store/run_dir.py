@@ -30,34 +30,42 @@ class RunDir:
 
     @property
     def status_path(self) -> Path:
+        """What became of the run, and how far it got."""
         return self.path / "status.json"
 
     @property
     def metrics_path(self) -> Path:
+        """One line for each log interval."""
         return self.path / "metrics.jsonl"
 
     @property
     def provenance_path(self) -> Path:
+        """The commit, versions and device that it was made with."""
         return self.path / "provenance.json"
 
     @property
     def log_path(self) -> Path:
+        """What the training said."""
         return self.path / "train.log"
 
     @property
     def checkpoints(self) -> Path:
+        """One folder for each."""
         return self.path / "checkpoints"
 
     @property
     def plots(self) -> Path:
+        """Drawn from the metrics."""
         return self.path / "plots"
 
     @property
     def eval(self) -> Path:
+        """One folder for each evaluation."""
         return self.path / "eval"
 
     @property
     def export(self) -> Path:
+        """The policy as ONNX."""
         return self.path / "export"
 
     @property
@@ -141,7 +149,7 @@ def list_runs(task_dir: Path) -> list[Path]:
     return sorted((path for path in _folders(task_dir) if is_run_dir(path)), key=_started)
 
 
-def open(spec: str | os.PathLike[str], runs_dir: str | os.PathLike[str] = "runs") -> RunDir:  # noqa: A001
+def open(spec: str | os.PathLike[str], runs_dir: str | os.PathLike[str] = "runs") -> RunDir:
     """The run directory that `spec` names, with links resolved.
 
     `spec` is a path (also one below `runs_dir`), `latest` (the newest run of all tasks; jobs of sweeps do not

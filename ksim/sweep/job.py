@@ -78,6 +78,7 @@ class Preemption(StopRequest):
     signals = (signal.SIGTERM, requeue_signal)
 
     def saved(self, status: StatusFile, run_dir: RunDir, step: int) -> None:
+        """Note that Slurm wants the CPUs back, requeue if the time limit is near, and go on."""
         signum, self.signum = self.signum, None
         status.preempted(step)
         log.info("saved at %s steps", f"{step:,}")

@@ -83,6 +83,7 @@ class FrozenLauncher(BaseSubmititLauncher):
 
     @property
     def sweep_dir(self) -> Path:
+        """Where the runs of the sweep lie."""
         assert self.config is not None
         return Path(str(self.config.hydra.sweep.dir)).absolute()
 
@@ -96,6 +97,7 @@ class FrozenLauncher(BaseSubmititLauncher):
         return f"python -m ksim.run {shlex.join(sys.argv[1:])}"
 
     def how_to_go_on(self) -> str:
+        """What to tell a user who stopped the launcher."""
         return f"to go on: {self.command()}"
 
     def executor(self, **changed: Any) -> submitit.AutoExecutor:
@@ -113,6 +115,7 @@ class LocalLauncher(FrozenLauncher):
     """One job after the other, in this process."""
 
     def run(self, jobs: Sequence[Planned]) -> None:
+        """Train each job; one that fails leaves the others be."""
         for job in jobs:
             log.info("%s", job.run.path.name)
             try:
@@ -130,6 +133,7 @@ class SubmititLocalLauncher(FrozenLauncher):
     _EXECUTOR = "local"
 
     def run(self, jobs: Sequence[Planned]) -> None:
+        """Keep every CPU at work until the last job has ended; Ctrl-C stops them all."""
         executor = self.executor()
         free = _shares(sorted(os.sched_getaffinity(0)), self.params.get("cpus_per_task") or 1)
         waiting = list(jobs)
@@ -161,6 +165,7 @@ class SlurmLauncher(FrozenLauncher):
     _EXECUTOR = "slurm"
 
     def send(self, jobs: Sequence[Planned]) -> None:
+        """Send one array of all jobs that are not in the queue."""
         queued = self._queue.jobs()
         if queued is None:
             withdraw(jobs)
@@ -176,6 +181,7 @@ class SlurmLauncher(FrozenLauncher):
         self._submit(new)
 
     def run(self, jobs: Sequence[Planned]) -> None:
+        """Wait for the jobs in the queue, and show how they fare."""
         waiting = {str(slurm.recorded(job.run)): job for job in jobs}
         arrays = ",".join(sorted({number.partition("_")[0] for number in waiting}))
         log.info("Slurm job %s; follow it: squeue --array -j %s; tail -f %s/*/train.log", arrays, arrays, self.folder)
@@ -185,6 +191,7 @@ class SlurmLauncher(FrozenLauncher):
                 _report(waiting[number])
 
     def how_to_go_on(self) -> str:
+        """The jobs go on by themselves."""
         return f"to wait for them, or do what is missing: {self.command()}"
 
     @property

@@ -37,7 +37,8 @@ def main() -> None:
     """Trains as `sys.argv` asks; exits with 2 and one message on stderr where the user made a mistake."""
     look_in_working_directory()
     if resume.is_resume(sys.argv[1:]):
-        return entry(resume.resume)
+        entry(resume.resume)
+        return
     try:
         argv = preflight(trust.take_option(sys.argv[1:]))
         if argv is None:

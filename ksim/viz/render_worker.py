@@ -38,6 +38,7 @@ ANSWER = struct.Struct("<?q")  # whether it is a picture (else why there is none
 
 
 def main(folder: Path) -> int:
+    """Do the job that lies in a folder and leave its result there; 0 where it went well."""
     job = json.loads((folder / "job.json").read_text())
     _arm_watchdog(job["stall_timeout_s"])
     try:
@@ -84,8 +85,8 @@ def _render(folder: Path, job: dict[str, Any]) -> dict[str, Any]:
 
     with np.load(folder / "data.npz") as arrays:
         qpos_Tq, rows, ghosts = arrays["qpos_Tq"], arrays["markers"], arrays["ghosts"]
-        mocap_pos_TM3 = arrays["mocap_pos_TM3"] if "mocap_pos_TM3" in arrays else None
-        mocap_quat_TM4 = arrays["mocap_quat_TM4"] if "mocap_quat_TM4" in arrays else None
+        mocap_pos_TM3 = arrays.get("mocap_pos_TM3")
+        mocap_quat_TM4 = arrays.get("mocap_quat_TM4")
     artist = _Artist(folder, job)
     make_sink = _VideoSink if job["kind"] == "video" else _ArraySink
     sink = make_sink(job, len(qpos_Tq), artist.width, artist.height)

@@ -45,7 +45,7 @@ def test_what_a_training_leaves_diverges_again(broken_run):
         assert {"body_mass", "dof_invweight0", "xfrc_applied", "actuator_forcerange"} <= set(broken.model_fields)
         assert "encoder_bias" not in broken.model_fields  # it is not the engine's
         assert broken.model_fields["body_mass"].max() < 1.1e-4 < broken.model.body_mass.max()
-        assert 1 <= broken.model_fields["xfrc_applied"][-1, :3].min()
+        assert broken.model_fields["xfrc_applied"][-1, :3].min() >= 1
         assert broken.ctrl_Su.shape == (2, 1)
         replayed = broken.replay()
         assert replayed.diverged_after in (1, 2) and "unstable" in replayed.warnings[0]

@@ -35,7 +35,7 @@ def task(**goal) -> ManagerBasedRlEnvCfg:
 @pytest.fixture(scope="module")
 def play():
     player = Player(task())
-    state, obs = player.reset(E, random_age=True)
+    _, obs = player.reset(E, random_age=True)
     return player, obs["actor"], player.play(np.zeros((T, E, 1)), random_age=True)
 
 

@@ -224,7 +224,7 @@ def activated():
 
 @pytest.mark.parametrize("field", ["qpos", "qvel", "act"])
 @pytest.mark.parametrize(
-    "value, is_bad",
+    ("value", "is_bad"),
     [(1e9, False), (-9.9e9, False), (1.01e10, True), (-1e11, True), (np.inf, True), (np.nan, True)],
 )
 def test_the_limit_of_a_state(activated, field, value, is_bad):
@@ -236,7 +236,7 @@ def test_the_limit_of_a_state(activated, field, value, is_bad):
     assert envs.model_fields["body_mass"].tolist() == [[3.0, 3.0], [1.0, 1.0] if is_bad else [3.0, 3.0]]
 
 
-@pytest.mark.parametrize("act, ctrl, is_bad", [(5.0, 1e9, False), (1e10, 5e9, True), (np.nan, 0.0, True)])
+@pytest.mark.parametrize(("act", "ctrl", "is_bad"), [(5.0, 1e9, False), (1e10, 5e9, True), (np.nan, 0.0, True)])
 def test_activations_are_guarded(activated, act, ctrl, is_bad):
     """An integrator that grew too large, or began as NaN, while the joint that it does not drive is at rest."""
     engine, last = activated

@@ -40,7 +40,7 @@ def heavier(ctx, key):
 
 def task(**events):
     goal = {"_target_": f"{MDP}.commands.uniform", "low": [0.0], "high": [1.0], "resampling_time_range_s": [1.0, 2.0]}
-    return cartpole_task(events={name: event for name, event in events.items()}, commands={"goal": goal})
+    return cartpole_task(events=events, commands={"goal": goal})
 
 
 def event(target, mode):

@@ -1,5 +1,6 @@
 """A step of the env against plain MuJoCo: what is computed, in which order, and what a reset leaves alone."""
 
+import itertools
 from dataclasses import replace
 
 import numpy as np
@@ -198,7 +199,7 @@ def test_the_reward_is_the_weighted_sum_of_the_terms(player, steps, truth):
 
 def test_actions_are_remembered(steps):
     """Until a reset, which puts zeros in their place."""
-    for one, two in zip(steps, steps[1:], strict=False):
+    for one, two in itertools.pairwise(steps):
         on = ~two.out.done
         assert np.array_equal(two.after.envs.action[on], two.action[on])
         assert np.array_equal(two.after.envs.prev_action[on], two.before.envs.action[on])

@@ -13,7 +13,7 @@ from ksim.envs.managers.timers import draw_steps, nearest_steps
 from ksim.envs.settings import DelayCfg
 
 STEPS = ["0.001", "0.002", "0.004", "0.005", "0.01", "0.02", "0.025", "0.05", "0.1"]
-QUARTERS = range(0, 81)  # of a step: whole ones, halves, and between them
+QUARTERS = range(81)  # of a step: whole ones, halves, and between them
 
 
 def exactly(dt: str, quarters: int) -> tuple[float, int]:

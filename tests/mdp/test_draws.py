@@ -147,7 +147,7 @@ def test_every_term_that_draws_is_there():
         (commands, (commands.uniform_velocity, commands.uniform)),
     ):
         own = [
-            x for n, x in vars(module).items() if not n.startswith("_") and inspect.isroutine(x) or inspect.isclass(x)
+            x for n, x in vars(module).items() if (not n.startswith("_") and inspect.isroutine(x)) or inspect.isclass(x)
         ]
         own = [x for x in own if x.__module__ == module.__name__ and draws(x)]
         assert own and set(own) - set(known) <= {events.reset_scene_to_default}

@@ -137,7 +137,7 @@ def parts(model: mujoco.MjModel) -> dict[str, slice]:
     """Where each component of the integration state lies in a row."""
     found, start = {}, 0
     for component in mujoco.mjtState.__members__.values():
-        if component & INTEGRATION and bin(component).count("1") == 1:
+        if component & INTEGRATION and int(component).bit_count() == 1:
             size = mujoco.mj_stateSize(model, component)
             found[component.name.removeprefix("mjSTATE_").lower()] = slice(start, start + size)
             start += size

@@ -199,7 +199,7 @@ def test_runs_with_nothing_to_draw(make_run, tmp_path):
 def test_many_groups_that_differ_in_much(make_run, tmp_path, capsys):
     for n in range(25):
         names = ("algo.learning_rate", "algo.gamma", "algo.lam", "algo.clip", "algo.value_coef", "algo.max_grad_norm")
-        make_run(f"runs/{n}", {name: 0.01 * (n + 1) for name in names}, final={"return": 100.0 + n})
+        make_run(f"runs/{n}", dict.fromkeys(names, 0.01 * (n + 1)), final={"return": 100.0 + n})
     report.main([str(tmp_path / "runs")])
     assert len(rows(tmp_path / "runs/report/groups.csv")) == 25
     text = Page((tmp_path / "runs/report/report.html").read_text()).text

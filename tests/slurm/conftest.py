@@ -11,10 +11,9 @@ from ksim.store.run_dir import RunDir
 
 
 @pytest.fixture(autouse=True, scope="session")
-def cluster() -> Iterator[None]:
+def cluster() -> None:
     if "SLURM_LAB" not in os.environ or not shutil.which("sbatch"):
         pytest.skip("tests/slurm/run starts a Slurm and runs these")
-    yield
 
 
 @pytest.fixture(scope="session")

@@ -197,7 +197,7 @@ def test_two_launchers_at_once_on_a_new_folder(slurm):
     (slurm.path / "refuse-first").touch()
     (slurm.path / "reason").write_text("Priority")
     first = slurm.start(*SWEEP, code=MAIN, USER_OF_TEST="first")
-    wait_for(lambda: (slurm.path / "sbatch-is-called").exists())
+    wait_for((slurm.path / "sbatch-is-called").exists)
     second = slurm.start(*SWEEP, code=MAIN, USER_OF_TEST="second")
     log = slurm.path / "s"
     deadline = time.monotonic() + 12  # long enough for the second to do whatever it would do

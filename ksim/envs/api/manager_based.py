@@ -60,7 +60,7 @@ class ManagerBasedRlEnv:
     """
 
     is_vector_env = True
-    metadata: dict[str, Any] = {
+    metadata: dict[str, Any] = {  # noqa: RUF012  (an instance has its own, with `render_fps`)
         "mujoco_version": mujoco.__version__,
         "warp_version": _version("warp-lang"),
         "render_modes": list(RENDER_MODES),
@@ -307,7 +307,7 @@ class ManagerBasedRlEnv:
         if env_ids is None:
             return np.ones(self.num_envs, bool)
         ids = np.atleast_1d(np.asarray(env_ids))
-        if ids.size and not (np.issubdtype(ids.dtype, np.integer) and (0 <= ids).all() and (ids < self.num_envs).all()):
+        if ids.size and not (np.issubdtype(ids.dtype, np.integer) and (ids >= 0).all() and (ids < self.num_envs).all()):
             raise KsimError(f"reset: env_ids must be indices from 0 to {self.num_envs - 1}, not {ids.tolist()}")
         mask_E = np.zeros(self.num_envs, bool)
         mask_E[ids.astype(int)] = True

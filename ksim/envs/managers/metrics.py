@@ -23,7 +23,8 @@ class MetricManager:
 
     def accumulate(self, ctx: Context, so_far: Values) -> tuple[Values, Flags, Memory]:
         """The accumulators with this step's values, by path which of these were not finite (they count as zero), and
-        what terms remember."""
+        what terms remember.
+        """
         result, not_finite, memory = {}, {}, Memory()
         for name, term in self.terms.items():
             value, changed = call_scalar(term, ctx)

@@ -10,7 +10,8 @@ from jaxtyping import Array, Int, PRNGKeyArray
 
 def nearest_steps(seconds: float, step_dt: float) -> int:
     """Steps that come nearest to a time, halves up, float error guarded: 0.075 s at 0.05 s are 2, though 0.075 / 0.05
-    is less than 1.5."""
+    is less than 1.5.
+    """
     return math.floor(seconds / step_dt + 0.5 + 1e-6)
 
 
