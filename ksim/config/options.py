@@ -1,4 +1,4 @@
-"""The command line of the entry points that work on a run: options of the form key=value."""
+"""The command line of the entry points beside the training: options of the form key=value, and config overrides."""
 
 from __future__ import annotations
 
@@ -16,13 +16,17 @@ from ksim.errors import ConfigError
 T = TypeVar("T")
 
 
-def parse(cls: type[T], argv: Sequence[str], prefixes: Sequence[str] = ()) -> tuple[T, list[str]]:
+def parse(
+    cls: type[T], argv: Sequence[str], prefixes: Sequence[str] = (), keys: Sequence[str] = ()
+) -> tuple[T, list[str]]:
     """Options of an entry point.
 
     Args:
         cls: a dataclass: its fields are the options; one without a default must be given.
         argv: the command line, `key=value` each. The value of a field annotated `str` is taken as it stands.
         prefixes: what the keys of config overrides start with, such as "task.".
+        keys: first parts of the config's keys, where any of it may be overridden: whatever has several parts, or
+            begins with + or ~, is an override then.
 
     Returns:
         The options, and the overrides as they are.
@@ -36,19 +40,29 @@ def parse(cls: type[T], argv: Sequence[str], prefixes: Sequence[str] = ()) -> tu
     overrides = []
     for argument in argv:
         key, equals, text = argument.partition("=")
-        if key.lstrip("+~").startswith(tuple(prefixes)) and prefixes:
+        if _is_override(key, prefixes, keys):
             overrides.append(argument)
         elif not equals:
-            raise ConfigError(f"{argument}: is not an option of the form key=value; see --help")
+            near = hint(key.strip("-"), [*fields, *keys]) if key.startswith("-") else ""
+            raise ConfigError(f"{argument}: is not an option of the form key=value{near}; see --help")
         elif key not in fields:
-            others = f", and {', '.join(f'{p}<path>' for p in prefixes)}" if prefixes else ""
-            raise ConfigError(f"{key}: no such option{hint(key, fields) or f' (there are {listed(fields)}{others})'}")
+            overrides_too = [*(f"{prefix}<path>" for prefix in prefixes), *(["the config's keys"] if keys else [])]
+            others = f", and {', '.join(overrides_too)}" if overrides_too else ""
+            near = hint(key, [*fields, *keys]) or f" (there are {listed(fields)}{others})"
+            raise ConfigError(f"{key}: no such option{near}")
         else:
             given[key] = convert(_value(text, hints[key]), hints[key], key)
     for name, field in fields.items():
         if field.default is dataclasses.MISSING and name not in given:
             raise ConfigError(f"{name}: is missing; write {name}=<{field.metadata.get('shown', 'value')}>")
     return cls(**given), overrides
+
+
+def _is_override(key: str, prefixes: Sequence[str], keys: Sequence[str]) -> bool:
+    path = key.lstrip("+~")
+    if path.startswith(tuple(prefixes)):
+        return True
+    return bool(keys) and not key.startswith("-") and (path != key or path in keys or not path.isidentifier())
 
 
 def _value(text: str, expected: Any) -> Any:
