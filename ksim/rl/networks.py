@@ -20,7 +20,6 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "gelu": jax.nn.gelu,
     "relu": jax.nn.relu,
     "silu": jax.nn.silu,
-    "swish": jax.nn.silu,
     "tanh": jnp.tanh,
 }
 
