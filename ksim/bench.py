@@ -4,6 +4,7 @@ Everything is measured on the states and actions of this training, in one proces
 ceiling is what C MuJoCo alone can do with them on this machine: no policy, no rewards, nothing copied out.
 """
 
+import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -27,7 +28,7 @@ from ksim.training.experiment import build
 from ksim.training.throughput import PARTS, PROGRAMS, measure
 
 USAGE = """\
-usage: python -m ksim.bench [option=value ...] [override ...]
+usage: python -m ksim.bench [--config-dir <folder>] [option=value ...] [override ...]
 
 Where a training's time and memory go, on its own states and actions.
 
@@ -37,10 +38,11 @@ options:
   managers=false        also time the managers of the env, one by one
   json=<file>           also write everything there
   <key>=value           everything else is an override of the config, as for a training
+  --config-dir <folder> your own YAML files, likewise
 
 examples:
   python -m ksim.bench task=kbot_standing
-  python -m ksim.bench task=kbot_walking managers=true json=bench.json algo.num_envs=1024
+  python -m ksim.bench task=kbot_standing managers=true json=bench.json algo.num_envs=1024
 """
 
 # What overrides may begin with; launchers are of no use here, but a training's command line is taken as it is.
@@ -73,10 +75,11 @@ def main(argv: Sequence[str]) -> None:
     if {"-h", "--help"} & set(argv):
         print(USAGE, end="")
         return
+    config_dir, argv = _take_config_dir(argv)
     check_old_flags({key: value for key, _, value in (a.partition("=") for a in argv)})
     chosen, overrides = options.parse(Options, argv, keys=_CONFIG_KEYS)
     jax_setup.share_the_gpu()
-    cfg = checked(compose(overrides))
+    cfg = checked(compose(overrides, config_dir))
     jax.config.update("jax_enable_compilation_cache", False)  # else its compile seconds would be those of a disk
     with Console(stderr=True).status("building ...") as status:
         found = measure(
@@ -86,6 +89,14 @@ def main(argv: Sequence[str]) -> None:
     show(found)
     if chosen.json is not None:
         files.write_atomic(Path(chosen.json), files.json_bytes(found))
+
+
+def _take_config_dir(argv: Sequence[str]) -> tuple[str | None, list[str]]:
+    """Hydra's flag for the user's own YAML files, and the rest of the command line."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--config-dir", "-cd")
+    found, rest = parser.parse_known_args(argv)
+    return found.config_dir, rest
 
 
 def show(found: Mapping[str, Any]) -> None:

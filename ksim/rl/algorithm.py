@@ -61,7 +61,7 @@ class Algorithm(abc.ABC):
 
         Returns:
             The next state, and numbers for the log: the env's log, summed over the steps, as `env/<name>`
-            (see `env_metrics`), anything else by a name of its own, such as `ppo/kl`.
+            (see `env_metrics`), anything else as `<algorithm>/<name>`, such as `ppo/kl`.
         """
 
     @abc.abstractmethod

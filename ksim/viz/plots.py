@@ -85,7 +85,10 @@ def plot_training(metrics: Sequence[Mapping[str, Any]], folder: Path | str) -> l
         names = list(dict.fromkeys(key.removeprefix("eval/") for key in keys))
         family = [Panel(n.removeprefix(prefix), y_label, re.escape(n)) for n in names]
         files += _grid(folder / f"{name}.png", title, [_draw_panel(p, _keys_of(p, table), x_T, table) for p in family])
-    return files
+    own = [Panel(name, "value", re.escape(name)) for name in _algorithm_names(table)]
+    return files + _grid(
+        folder / "algorithm.png", "Algorithm", [_draw_panel(p, _keys_of(p, table), x_T, table) for p in own]
+    )
 
 
 def plot_episode(
@@ -149,6 +152,14 @@ def _table(metrics: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
             if isinstance(value, (int, float, np.number)) and math.isfinite(float(value)):
                 columns.setdefault(key, np.full(len(metrics), np.nan))[row] = float(value)
     return columns
+
+
+def _algorithm_names(table: Mapping[str, np.ndarray]) -> list[str]:
+    """The names with a slash that no other figure draws: what an algorithm other than PPO tells."""
+    panels = "|".join(panel.key for panels in FIGURES.values() for panel in panels)
+    families = tuple(prefix for _, prefix, _, _ in FAMILIES)
+    names = dict.fromkeys(key.removeprefix("eval/") for key in table)
+    return [n for n in names if "/" in n and not n.startswith(families) and not re.fullmatch(panels, n)]
 
 
 def _keys_of(panel: Panel, table: Mapping[str, np.ndarray]) -> list[str]:

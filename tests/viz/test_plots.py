@@ -60,6 +60,15 @@ def test_every_name_that_the_update_writes_is_drawn(monkeypatch, tmp_path):
     assert len(drawn) == len(line)
 
 
+def test_what_another_algorithm_tells_is_drawn_under_its_own_names(monkeypatch, tmp_path):
+    drawn = []
+    monkeypatch.setattr(plots, "_line", lambda ax, x_T, y_T, **_: drawn.append((ax, y_T.tolist())))
+    lines = [{"step": i, "episodes": 3.0, "search/score": i + 1.0, "search/std": 0.1} for i in range(2)]
+    assert [file.name for file in plot_training(lines, tmp_path)] == ["algorithm.png"]
+    found = [(ax.get_title(), y_T) for ax, y_T in drawn]
+    assert found == [("search/score", [1.0, 2.0]), ("search/std", [0.1, 0.1])]
+
+
 def test_missing_keys_are_not_plotted(tmp_path):
     assert plot_training([], tmp_path) == []
     assert plot_training([{"step": 1, "return": None}], tmp_path) == []
