@@ -40,7 +40,7 @@ def test_an_engine_of_ones_own_trains(tmp_path, monkeypatch):
     (code,) = re.findall(r"```python\n# my_engine.py\n(.*?)```", README, re.DOTALL)
     Path("my_engine.py").write_text(code + COUNTED)
     Path("my_conf/physics").mkdir(parents=True)
-    (yaml,) = re.findall(r"```yaml\n(engine: my_engine.*?)```", README, re.DOTALL)
+    (yaml,) = re.findall(r"```yaml\n# my_conf/physics/mine.yaml\n(.*?)```", README, re.DOTALL)
     Path("my_conf/physics/mine.yaml").write_text(yaml.replace("MyPhysics  #", "CountedPhysics  #"))
     overrides = [o for o in SMALL if not o.startswith("physics")]
     printed = python(RUN, "--config-dir", "my_conf", *overrides, "physics=mine", "algo.total_steps=256")
