@@ -2,7 +2,7 @@
 
 import dataclasses
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,10 +14,12 @@ from ksim.config.overrides import check_old_flags
 from ksim.config.schema import Config
 from ksim.config.words import hint, listed
 from ksim.errors import ConfigError
-from ksim.evaluation.evaluate import evaluate_into, player, summarize
+from ksim.evaluation.evaluate import Result, evaluate_into, player, summarize
 from ksim.evaluation.robustness import DEFAULTS, perturbations
+from ksim.physics.select import EngineChoice
 from ksim.policies.load import load_trained
 from ksim.store import files, run_dir
+from ksim.store.run_dir import RunDir
 from ksim.system import jax_setup
 from ksim.system.entry import entry
 from ksim.training.checks import checked, load_checked
@@ -100,59 +102,91 @@ def main(argv: Sequence[str]) -> None:
     run = run_dir.open(chosen.run, chosen.runs_dir)
     with Console(stderr=True).status("building ...") as status:
         logging.basicConfig(format="%(message)s", level=logging.WARNING)  # now, so that lines go above the spinner
-        trained = load_checked(run.config_path)
-        overrides = [held_command(o, trained) if o.startswith("commands.") else o for o in overrides]
-        cfg = changed(trained, overrides, chosen.physics)
-        jax_setup.prepare(*{cfg.physics.engine, trained.physics.engine})
-        experiment = build(cfg)
-        found = load_trained(run, chosen.checkpoint, experiment.env)
-        seed = trained.seed if chosen.seed is None else chosen.seed
-        assert seed is not None  # a frozen config has one
+        evaluation = _evaluate(chosen, overrides, run, lambda text: status.update(f"{text} ..."))
+    _show(evaluation, run)
 
-        def numbers(config: Config, how: str) -> dict[str, float]:
-            status.update(f"playing {chosen.episodes} episodes {how} ...")
-            other = build(config).env
-            return summarize(player(other, chosen.episodes, seed)(found.policy, found.curriculum), other.step_dt)
 
-        trained_on = trained.physics.engine
-        is_compared = chosen.compare and experiment.engine.engine != trained_on
-        compared = numbers(changed(trained, overrides), f"on {trained_on}, as in the training") if is_compared else None
-        asked = {name: getattr(chosen, name) for name in DEFAULTS}
-        rows = perturbations(cfg, asked, chosen.robustness, experiment.env.events.written)
-        perturbed = [
-            dataclasses.asdict(row) | {"summary": numbers(changed(cfg, row.overrides), f"with {row.name}={row.value}")}
-            for row in rows
-        ]
-        status.update(f"playing {chosen.episodes} episodes ...")
-        result = evaluate_into(
-            run.eval / files.stamp(),
-            experiment.env,
-            experiment.engine,
-            found.policy,
-            found.curriculum,
-            episodes=chosen.episodes,
-            seed=seed,
-            video_length_s=cfg.eval.video_length_s if chosen.video else None,
-            overlay=chosen.video_overlay,
-            about={
-                "step": found.step,
-                "options": dataclasses.asdict(chosen),
-                "overrides": overrides,
-                "on_the_training_engine": compared,
-                "robustness": perturbed,
-            },
-        )
+@dataclass(frozen=True)
+class Evaluation:
+    """What was played, and what came of it.
+
+    Attributes:
+        engine: of the evaluation.
+        trained_on: the training's engine.
+        step: of the checkpoint.
+        overrides: what was changed in the task.
+        result: of the task as it is asked for.
+        compared: the same numbers on the training's engine, where that is another one.
+        perturbed: rows of the robustness table, each with its `summary`.
+    """
+
+    engine: EngineChoice
+    trained_on: str
+    step: int
+    overrides: Sequence[str]
+    result: Result
+    compared: Mapping[str, float] | None
+    perturbed: Sequence[Mapping[str, Any]]
+
+
+def _evaluate(chosen: Options, overrides: Sequence[str], run: RunDir, tell: Callable[[str], object]) -> Evaluation:
+    """Play what is asked for and write it into the run's folder."""
+    trained = load_checked(run.config_path)
+    overrides = [held_command(o, trained) if o.startswith("commands.") else o for o in overrides]
+    cfg = changed(trained, overrides, chosen.physics)
+    trained_on = trained.physics.engine
+    jax_setup.prepare(*{cfg.physics.engine, trained_on})
+    experiment = build(cfg)
+    found = load_trained(run, chosen.checkpoint, experiment.env)
+    seed = trained.seed if chosen.seed is None else chosen.seed
+    assert seed is not None  # a frozen config has one
+
+    def numbers(config: Config, how: str) -> dict[str, float]:
+        tell(f"playing {chosen.episodes} episodes {how}")
+        other = build(config).env
+        return summarize(player(other, chosen.episodes, seed)(found.policy, found.curriculum), other.step_dt)
+
+    is_compared = chosen.compare and experiment.engine.engine != trained_on
+    compared = numbers(changed(trained, overrides), f"on {trained_on}, as in the training") if is_compared else None
+    asked = {name: getattr(chosen, name) for name in DEFAULTS}
+    perturbed = [
+        dataclasses.asdict(row) | {"summary": numbers(changed(cfg, row.overrides), f"with {row.name}={row.value}")}
+        for row in perturbations(cfg, asked, chosen.robustness, experiment.env.events.written)
+    ]
+    tell(f"playing {chosen.episodes} episodes")
+    result = evaluate_into(
+        run.eval / files.stamp(),
+        experiment.env,
+        experiment.engine,
+        found.policy,
+        found.curriculum,
+        episodes=chosen.episodes,
+        seed=seed,
+        video_length_s=cfg.eval.video_length_s if chosen.video else None,
+        overlay=chosen.video_overlay,
+        about={
+            "step": found.step,
+            "options": dataclasses.asdict(chosen),
+            "overrides": overrides,
+            "on_the_training_engine": compared,
+            "robustness": perturbed,
+        },
+    )
+    return Evaluation(experiment.engine, trained_on, found.step, overrides, result, compared, perturbed)
+
+
+def _show(found: Evaluation, run: RunDir) -> None:
     console = Console(highlight=False, markup=False, soft_wrap=True)
     console.print(f"run:     {run.path}, checkpoint of step {found.step:,}")
-    console.print(f"physics: {experiment.engine.reason}")
-    if overrides:
-        console.print(f"changed: {' '.join(overrides)}")
-    console.print(table(result.summary))
-    if compared is not None:
-        console.print(gap_table(result.summary, compared, experiment.engine.engine, trained_on))
-    if perturbed:
-        console.print(robustness_table(result.summary, perturbed))
-    for path in sorted(result.folder.iterdir()):
+    console.print(f"physics: {found.engine.reason}")
+    if found.overrides:
+        console.print(f"changed: {' '.join(found.overrides)}")
+    console.print(table(found.result.summary))
+    if found.compared is not None:
+        console.print(gap_table(found.result.summary, found.compared, found.engine.engine, found.trained_on))
+    if found.perturbed:
+        console.print(robustness_table(found.result.summary, found.perturbed))
+    for path in sorted(found.result.folder.iterdir()):
         console.print(str(path))
 
 

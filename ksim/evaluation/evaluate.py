@@ -124,9 +124,9 @@ def num_steps_of(env: Env) -> int:
 
 def summarize(episodes: Episodes, step_dt: float) -> dict[str, float]:
     """Means over the episodes, as `Result.summary`."""
-    values = {name: np.asarray(x) for name, x in episodes.values.items()}
     from scipy.stats import binomtest  # late: it takes a second, and a training begins without it
 
+    values = {name: np.asarray(x) for name, x in episodes.values.items()}
     fallen = binomtest(int(np.sum(episodes.terminated)), len(episodes.terminated))
     interval = fallen.proportion_ci(method="wilson")  # right even where none, or all, of them fell
     summary = {

@@ -55,43 +55,28 @@ class WandbLogger:
         record = run.path / "wandb.json"
         self.run_id = run_id or _read(record).get("id") or os.urandom(4).hex()
 
-        def start(mode: Mode) -> Any:
-            import wandb  # late: it takes a second, and only this logger needs it
-
-            return wandb.init(
-                mode=mode,
-                id=self.run_id,
-                resume="allow" if mode == "online" else None,  # offline there is nobody to ask
-                reinit="create_new",  # several trainings in one process each have their own
-                dir=run.path,
-                project=project,
-                entity=entity,
-                group=group,
-                name=run.name,
-                tags=list(tags),
-                config=files.jsonable(run.config),
-                settings=wandb.Settings(
-                    console="off",  # train.log has it, and wandb's capture breaks progress bars
-                    quiet=True,
-                    disable_git=True,  # provenance.json has it
-                    init_timeout=timeout_s,
-                    login_timeout=timeout_s,
-                    finish_timeout=timeout_s,
-                ),
-            )
-
+        settings = {
+            "id": self.run_id,
+            "dir": run.path,
+            "project": project,
+            "entity": entity,
+            "group": group,
+            "name": run.name,
+            "tags": list(tags),
+            "config": files.jsonable(run.config),
+        }
         if mode == "online" and is_logged_in() is False:
             log.warning("%s; this run is logged offline instead (see `wandb sync`)", _NOT_LOGGED_IN)
             mode = "offline"
         if mode == "online":
             try:
-                self._run = start("online")
+                self._run = _start("online", settings, timeout_s)
             except Exception as error:
                 log.warning("wandb cannot be reached (%s); this run is logged offline (see `wandb sync`)", error)
                 mode = "offline"
                 _forget()
         if self._run is None:
-            self._run = start(mode)
+            self._run = _start(mode, settings, timeout_s)
         found = {"id": self.run_id, "project": project, "entity": entity, "group": group, "mode": mode}
         files.write_atomic(record, files.json_bytes(found))
 
@@ -117,11 +102,30 @@ class WandbLogger:
             self._run.log(values, step=step)
 
 
+def _start(mode: Mode, settings: Mapping[str, Any], timeout_s: float) -> Any:
+    import wandb  # late: it takes a second, and only this logger needs it
+
+    return wandb.init(
+        mode=mode,
+        resume="allow" if mode == "online" else None,  # offline there is nobody to ask
+        reinit="create_new",  # several trainings in one process each have their own
+        settings=wandb.Settings(
+            console="off",  # train.log has it, and wandb's capture breaks progress bars
+            quiet=True,
+            disable_git=True,  # provenance.json has it
+            init_timeout=timeout_s,
+            login_timeout=timeout_s,
+            finish_timeout=timeout_s,
+        ),
+        **settings,
+    )
+
+
 def is_logged_in() -> bool | None:
     """Whether wandb finds credentials, without asking anybody for them; None where that cannot be told."""
     try:
-        import wandb
-        from wandb.sdk.lib import wbauth
+        import wandb  # late: as above
+        from wandb.sdk.lib import wbauth  # late: as above, and not a public interface
 
         host = wandb.setup().settings.base_url
         return wbauth.authenticate_session(host=host, source="ksim", prompt=False, update_session=False) is not None
@@ -130,7 +134,7 @@ def is_logged_in() -> bool | None:
 
 
 def _forget() -> None:
-    import wandb
+    import wandb  # late: as above
 
     wandb.teardown()  # wandb's service holds on to the id of a run that could not start
 

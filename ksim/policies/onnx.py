@@ -38,7 +38,7 @@ def make(policy: SavedPolicy, metadata: Mapping[str, str]) -> bytes:
         metadata: becomes the file's `metadata_props`.
     """
     import jax2onnx  # slow to import, and an optional extra
-    import onnx
+    import onnx  # an optional extra, too
 
     leaves, structure = jax.tree.flatten(policy.init_carry())
 

@@ -21,7 +21,7 @@ from numpy.typing import ArrayLike
 from ksim.envs.terms import locate
 from ksim.errors import KsimError
 from ksim.rl.policy import Policy
-from ksim.store import checkpoint, run_dir
+from ksim.store import checkpoint, manifest, run_dir
 from ksim.system import trust
 
 log = logging.getLogger(__name__)
@@ -146,7 +146,7 @@ def read(path: Path) -> SavedPolicy:
     Raises:
         CheckpointError: it is damaged, or it does not describe its policy.
     """
-    description = checkpoint.read_manifest(path).meta
+    description = manifest.read(path).meta
     spec = description.get("policy")
     if not isinstance(spec, Mapping) or trust.TARGET not in spec:
         raise checkpoint.CheckpointError(f"{path} does not describe its policy: an older ksim wrote it")

@@ -6,7 +6,6 @@ such a folder behind; readers never count it and the next `save` removes it.
 
 import errno
 import hashlib
-import json
 import os
 import re
 from collections.abc import Callable, Collection, Mapping
@@ -14,32 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ksim.errors import KsimError
-from ksim.store import files, tree_file
+from ksim.store import files, manifest, tree_file
+from ksim.store.manifest import CheckpointError, Manifest
 from ksim.store.tree_file import PyTree, TreeError
 from ksim.system import foreign
 
-FORMAT = 1
-_MANIFEST = "manifest.json"
 _BEST = "best.json"
-_MANIFEST_LIMIT = 16 * 2**20  # bytes; the one of a walking humanoid has some ten thousand
 _TREE_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*\Z")
-_FILE_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*\.npz\Z")
-
-
-class CheckpointError(KsimError):
-    """A checkpoint that cannot be written, found or read; names the file or leaf and what is wrong with it."""
-
-
-@dataclass(frozen=True)
-class Manifest:
-    """What a checkpoint says about itself."""
-
-    step: int  # env steps
-    created_at: str  # local time, ISO 8601
-    ksim: str | None  # the version that wrote it
-    files: dict[str, dict[str, Any]]  # name -> {"sha256": hex, "bytes": size}
-    meta: dict[str, Any]  # whatever the writer added, as JSON
 
 
 @dataclass(frozen=True)
@@ -91,15 +71,7 @@ def save(folder: Path, step: int, trees: Mapping[str, PyTree], meta: Mapping[str
             data = tree_file.to_bytes(tree)
             files.write_synced(temp / f"{name}.npz", data)
             listed[f"{name}.npz"] = {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
-        manifest = {
-            "format": FORMAT,
-            "step": step,
-            "created_at": files.now(),
-            "ksim": files.version_of("ksim"),
-            "files": listed,
-            "meta": files.jsonable(meta),
-        }
-        files.write_synced(temp / _MANIFEST, files.json_bytes({**manifest, "sha256": _digest(manifest)}))
+        manifest.write(temp, step, listed, meta)
         files.fsync_dir(temp)
         _put(temp, target)
     except (OSError, TreeError) as error:
@@ -136,42 +108,7 @@ def steps(folder: Path) -> list[int]:
 
 def is_checkpoint(path: Path) -> bool:
     """Whether `path` is the folder of a checkpoint, whole or damaged."""
-    return (path / _MANIFEST).is_file()
-
-
-def read_manifest(path: Path) -> Manifest:
-    """The manifest of the checkpoint `path`. Raises CheckpointError where it is missing, damaged or too new."""
-    file = path / _MANIFEST
-    try:
-        found = foreign.parse_json(foreign.read_regular(file, _MANIFEST_LIMIT))
-        checksum = found.pop("sha256")
-        version = found["format"]
-        if type(version) is not int:
-            raise ValueError("it has no format")
-        if version > FORMAT:
-            raise CheckpointError(f"{path} was written by a newer ksim (checkpoint format {version}, this is {FORMAT})")
-        if checksum != _digest(found):
-            raise ValueError("its checksum does not match")
-        manifest = Manifest(**{name: found[name] for name in Manifest.__dataclass_fields__})
-        _check_fields(manifest)
-        return manifest
-    except FileNotFoundError:
-        raise CheckpointError(f"{file} is missing") from None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        size = file.stat().st_size if file.exists() else 0
-        why = error if size else "it is empty"
-        raise CheckpointError(f"{file} is damaged: {why}") from None
-
-
-def _check_fields(manifest: Manifest) -> None:
-    """Raises ValueError where a manifest is none that `save` writes: a checksum says nothing of who wrote it."""
-    if type(manifest.step) is not int or manifest.step < 0 or not isinstance(manifest.meta, dict):
-        raise ValueError("it has no step or no description")
-    for name, entry in manifest.files.items():
-        if not _FILE_NAME.match(name):
-            raise ValueError(f"it names the file {name!r}, which is not <tree>.npz in the same folder")
-        if type(entry["bytes"]) is not int or not isinstance(entry["sha256"], str):
-            raise ValueError(f"what it says of {name} is no size and no checksum")
+    return (path / manifest.NAME).is_file()
 
 
 def verify(path: Path) -> list[str]:
@@ -193,17 +130,17 @@ def load(path: Path, like: Mapping[str, PyTree], *, alone: bool = False) -> Chec
     contents = dict.fromkeys((f"{name.partition('.')[0]}.npz" for name in like), b"")
     if problems := _check(path, contents, only=contents if alone else None):
         raise CheckpointError("; ".join(problems))
-    manifest = read_manifest(path)
+    found = manifest.read(path)
     trees = {}
     for name, tree in like.items():
         whole, _, part = name.partition(".")
-        if f"{whole}.npz" not in manifest.files:
-            raise CheckpointError(f"{path} holds no {whole!r}, only {', '.join(sorted(manifest.files))}")
+        if f"{whole}.npz" not in found.files:
+            raise CheckpointError(f"{path} holds no {whole!r}, only {', '.join(sorted(found.files))}")
         try:
             trees[name] = tree_file.from_bytes(contents[f"{whole}.npz"], tree, part)
         except TreeError as error:
             raise CheckpointError(f"{path / whole}.npz does not fit: {error}") from None
-    return Checkpoint(path, manifest, trees)
+    return Checkpoint(path, found, trees)
 
 
 def load_arrays(path: Path, name: str) -> dict[str, Any]:
@@ -308,11 +245,11 @@ def read_best(folder: Path) -> Best | None:
 def _check(path: Path, contents: dict[str, bytes], only: Collection[str] | None = None) -> list[str]:
     """Verifies every file, or some; those named in `contents` are left there: what was verified is what is used."""
     try:
-        manifest = read_manifest(path)
+        listed = manifest.read(path).files
     except CheckpointError as error:
         return [str(error)]
     problems = []
-    for name, entry in manifest.files.items():
+    for name, entry in listed.items():
         if only is not None and name not in only:
             continue
         file = path / name
@@ -373,10 +310,6 @@ def _put(temp: Path, target: Path) -> None:
 
 def _hidden(folder: Path, prefix: str) -> list[Path]:
     return [path for path in folder.iterdir() if path.name.startswith(prefix)]
-
-
-def _digest(manifest: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
 
 
 def _reason(error: Exception) -> str:

@@ -14,6 +14,7 @@ from pathlib import Path
 from types import ModuleType
 
 import jax
+from jax._src import xla_bridge
 
 from ksim.errors import KsimError
 from ksim.system import cpus
@@ -182,8 +183,6 @@ def import_mjx_quietly() -> ModuleType:
 
 
 def _backend_is_up() -> bool:
-    from jax._src import xla_bridge
-
     return bool(xla_bridge._backends)
 
 

@@ -62,28 +62,9 @@ def observed(noise):
     return {name: {"_target_": f"{MDP}.observations.{name}"} | term for name in ("joint_pos", "joint_vel")}
 
 
-@pytest.fixture(scope="module")
-def consumed():
-    """Of a reset at random ages and some steps of 3 envs: the keys that were drawn from, each with the line that drew;
-    keys that others were split off; and which envs were reset."""
-    drawn, split = [], []
-    root = str(Path(inspect.getfile(make_env)).parents[1])
-
-    def site():
-        frame = sys._getframe(2)
-        while not frame.f_code.co_filename.startswith(root) or frame.f_code.co_name == "uniform":
-            frame = frame.f_back
-        return f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}"
-
-    def recording(original, into):
-        def record(key, *args, **kwargs):
-            where = site()
-            jax.debug.callback(lambda data: into.append((np.asarray(data).tobytes(), where)), jax.random.key_data(key))
-            return original(key, *args, **kwargs)
-
-        return record
-
-    cfg = kbot_task(
+def every_draw():
+    """A task in which everything that can draw does."""
+    return kbot_task(
         actions={
             side: {
                 "_target_": f"{MDP}.actions.joint_position",
@@ -117,7 +98,30 @@ def consumed():
         terminations={"time_out": {"_target_": f"{MDP}.terminations.time_out"}},
         episode_length_s=0.06,
     )
-    env = make_env(cfg, "mujoco", 1)
+
+
+@pytest.fixture(scope="module")
+def consumed():
+    """Of a reset at random ages and some steps of 3 envs: the keys that were drawn from, each with the line that drew;
+    keys that others were split off; and which envs were reset."""
+    drawn, split = [], []
+    root = str(Path(inspect.getfile(make_env)).parents[1])
+
+    def site():
+        frame = sys._getframe(2)
+        while not frame.f_code.co_filename.startswith(root) or frame.f_code.co_name == "uniform":
+            frame = frame.f_back
+        return f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}"
+
+    def recording(original, into):
+        def record(key, *args, **kwargs):
+            where = site()
+            jax.debug.callback(lambda data: into.append((np.asarray(data).tobytes(), where)), jax.random.key_data(key))
+            return original(key, *args, **kwargs)
+
+        return record
+
+    env = make_env(every_draw(), "mujoco", 1)
     with pytest.MonkeyPatch.context() as patch:
         for name in DRAWS:
             patch.setattr(jax.random, name, recording(getattr(jax.random, name), drawn))

@@ -35,28 +35,33 @@ def measure(model: mujoco.MjModel) -> dict[str, Any]:
     data = mujoco.MjData(model)
     mujoco.mj_forward(model, data)
 
-    def name(kind: mujoco.mjtObj, index: int) -> str:
-        return mujoco.mj_id2name(model, kind, index)
-
-    obj = mujoco.mjtObj
     flat: dict[str, Any] = {
         "total.nq": model.nq,
         "total.nv": model.nv,
         "total.nbody": model.nbody,
         "total.total_mass": model.body_mass.sum(),
         "total.com_at_qpos0": data.subtree_com[0],
-        "bodies.names": [name(obj.mjOBJ_BODY, i) for i in range(1, model.nbody)],
-        "joints.names": [name(obj.mjOBJ_JOINT, i) for i in range(model.njnt)],
-        "foot_geoms.names": [
-            name(obj.mjOBJ_GEOM, i) for i in range(model.ngeom) if model.geom_contype[i] or model.geom_conaffinity[i]
-        ],
-        "sites.names": [name(obj.mjOBJ_SITE, i) for i in range(model.nsite)],
-        "sensors.names": [name(obj.mjOBJ_SENSOR, i) for i in range(model.nsensor)],
+        "bodies.names": [_name(model, mujoco.mjtObj.mjOBJ_BODY, i) for i in range(1, model.nbody)],
+        "joints.names": [_name(model, mujoco.mjtObj.mjOBJ_JOINT, i) for i in range(model.njnt)],
+        "foot_geoms.names": _foot_geom_names(model),
+        "sites.names": [_name(model, mujoco.mjtObj.mjOBJ_SITE, i) for i in range(model.nsite)],
+        "sensors.names": [_name(model, mujoco.mjtObj.mjOBJ_SENSOR, i) for i in range(model.nsensor)],
     }
+    for of_kind in (_bodies, _joints, _foot_geoms, _sites, _sensors):
+        flat |= of_kind(model, data)
+    return flat
+
+
+def _name(model: mujoco.MjModel, kind: mujoco.mjtObj, index: int) -> str:
+    return mujoco.mj_id2name(model, kind, index)
+
+
+def _bodies(model: mujoco.MjModel, data: mujoco.MjData) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
     for i in range(1, model.nbody):
         flat |= _prefixed(
-            f"bodies:{name(obj.mjOBJ_BODY, i)}.",
-            parent=name(obj.mjOBJ_BODY, model.body_parentid[i]),
+            f"bodies:{_name(model, mujoco.mjtObj.mjOBJ_BODY, i)}.",
+            parent=_name(model, mujoco.mjtObj.mjOBJ_BODY, model.body_parentid[i]),
             pos=model.body_pos[i],
             quat=model.body_quat[i],
             mass=model.body_mass[i],
@@ -66,11 +71,16 @@ def measure(model: mujoco.MjModel) -> dict[str, Any]:
             xpos_at_qpos0=data.xpos[i],
             xquat_at_qpos0=data.xquat[i],
         )
+    return flat
+
+
+def _joints(model: mujoco.MjModel, data: mujoco.MjData) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
     for i in range(model.njnt):
         dof = model.jnt_dofadr[i]
         flat |= _prefixed(
-            f"joints:{name(obj.mjOBJ_JOINT, i)}.",
-            body=name(obj.mjOBJ_BODY, model.jnt_bodyid[i]),
+            f"joints:{_name(model, mujoco.mjtObj.mjOBJ_JOINT, i)}.",
+            body=_name(model, mujoco.mjtObj.mjOBJ_BODY, model.jnt_bodyid[i]),
             type=mujoco.mjtJoint(model.jnt_type[i]).name.removeprefix("mjJNT_").lower(),
             axis=model.jnt_axis[i],
             range=model.jnt_range[i] if model.jnt_limited[i] else [0, 0],
@@ -81,11 +91,16 @@ def measure(model: mujoco.MjModel) -> dict[str, Any]:
             world_axis_at_qpos0=data.xaxis[i],
             world_anchor_at_qpos0=data.xanchor[i],
         )
-    for geom in flat["foot_geoms.names"]:
+    return flat
+
+
+def _foot_geoms(model: mujoco.MjModel, data: mujoco.MjData) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for geom in _foot_geom_names(model):
         i = model.geom(geom).id
         flat |= _prefixed(
             f"foot_geoms:{geom}.",
-            body=name(obj.mjOBJ_BODY, model.geom_bodyid[i]),
+            body=_name(model, mujoco.mjtObj.mjOBJ_BODY, model.geom_bodyid[i]),
             type=mujoco.mjtGeom(model.geom_type[i]).name.removeprefix("mjGEOM_").lower(),
             size=model.geom_size[i],
             pos=model.geom_pos[i],
@@ -99,10 +114,15 @@ def measure(model: mujoco.MjModel) -> dict[str, Any]:
             solimp=model.geom_solimp[i],
             xpos_at_qpos0=data.geom_xpos[i],
         )
+    return flat
+
+
+def _sites(model: mujoco.MjModel, data: mujoco.MjData) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
     for i in range(model.nsite):
         flat |= _prefixed(
-            f"sites:{name(obj.mjOBJ_SITE, i)}.",
-            body=name(obj.mjOBJ_BODY, model.site_bodyid[i]),
+            f"sites:{_name(model, mujoco.mjtObj.mjOBJ_SITE, i)}.",
+            body=_name(model, mujoco.mjtObj.mjOBJ_BODY, model.site_bodyid[i]),
             pos=model.site_pos[i],
             quat=model.site_quat[i],
             type=mujoco.mjtGeom(model.site_type[i]).name.removeprefix("mjGEOM_").lower(),
@@ -110,15 +130,25 @@ def measure(model: mujoco.MjModel) -> dict[str, Any]:
             xpos_at_qpos0=data.site_xpos[i],
             xmat_at_qpos0=data.site_xmat[i],
         )
+    return flat
+
+
+def _sensors(model: mujoco.MjModel, data: mujoco.MjData) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
     for i in range(model.nsensor):
         flat |= _prefixed(
-            f"sensors:{name(obj.mjOBJ_SENSOR, i)}.",
+            f"sensors:{_name(model, mujoco.mjtObj.mjOBJ_SENSOR, i)}.",
             type=mujoco.mjtSensor(model.sensor_type[i]).name.removeprefix("mjSENS_").lower(),
-            obj=name(model.sensor_objtype[i], model.sensor_objid[i]),
+            obj=_name(model, model.sensor_objtype[i], model.sensor_objid[i]),
             dim=model.sensor_dim[i],
             noise=model.sensor_noise[i],
         )
     return flat
+
+
+def _foot_geom_names(model: mujoco.MjModel) -> list[str]:
+    touching = (i for i in range(model.ngeom) if model.geom_contype[i] or model.geom_conaffinity[i])
+    return [_name(model, mujoco.mjtObj.mjOBJ_GEOM, i) for i in touching]
 
 
 def _prefixed(prefix: str, **values: Any) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ksim.store import checkpoint, files, tree_file
+from ksim.store import checkpoint, files, manifest, tree_file
 from ksim.store.checkpoint import CheckpointError
 
 
@@ -178,7 +178,7 @@ def test_meta_and_manifest(tmp_path):
     path = checkpoint.save(tmp_path, 5, _trees(), {"score": np.float32(0.5), "nan": float("nan"), "names": ("a", "b")})
     loaded = checkpoint.load(path, {})
     assert loaded.step == 5 and loaded.meta == {"score": 0.5, "nan": None, "names": ["a", "b"]}
-    assert json.loads((path / "manifest.json").read_text())["format"] == checkpoint.FORMAT
+    assert json.loads((path / "manifest.json").read_text())["format"] == manifest.FORMAT
 
 
 def _damage(file: Path, how: str) -> None:
@@ -225,7 +225,7 @@ def test_every_single_flipped_bit_is_seen(tmp_path):
 
 
 def test_a_newer_format_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(checkpoint, "FORMAT", 99)
+    monkeypatch.setattr(manifest, "FORMAT", 99)
     path = checkpoint.save(tmp_path, 1, _trees(), {})
     monkeypatch.undo()
     with pytest.raises(CheckpointError, match="newer ksim .*99"):

@@ -15,7 +15,7 @@ import pytest
 
 from ksim.errors import KsimError
 from ksim.report import runs
-from ksim.store import checkpoint, metrics, run_dir, status, tree_file
+from ksim.store import checkpoint, manifest, metrics, run_dir, status, tree_file
 from ksim.store.checkpoint import CheckpointError
 from ksim.store.tree_file import TreeError
 
@@ -175,11 +175,11 @@ def test_a_manifest_that_is_too_deep_or_too_large(tmp_path, monkeypatch):
     path = checkpoint_of(tmp_path)
     (path / "manifest.json").write_bytes(DEEP)
     with pytest.raises(CheckpointError, match="nested too deeply"):
-        checkpoint.read_manifest(path)
+        manifest.read(path)
     with open(path / "manifest.json", "wb") as file:
         file.truncate(2**40)  # sparse
     with pytest.raises(CheckpointError, match="1099511627776 bytes, more than"):
-        checkpoint.read_manifest(path)
+        manifest.read(path)
 
 
 @pytest.mark.parametrize("kind", ["device", "pipe", "long", "folder"])

@@ -99,7 +99,7 @@ def make(
     if api == "manager":
         return env
     try:
-        from ksim.envs.api.gymnasium import GymnasiumVectorEnv
+        from ksim.envs.api.gymnasium import GymnasiumVectorEnv  # an optional extra
     except ModuleNotFoundError as error:
         raise ConfigError("api=gymnasium needs the package gymnasium: pip install 'ksim[gym]'") from error
     return GymnasiumVectorEnv(env, **group)
