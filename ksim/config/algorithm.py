@@ -16,12 +16,12 @@ from typing import Any
 
 from hydra.core.override_parser.types import Override
 
-from ksim.config import trees
 from ksim.config.targets import TARGET, locate, target_name
 from ksim.config.values import build as build_dataclass
 from ksim.config.values import settings_of
 from ksim.config.words import listed, shown
 from ksim.errors import ConfigError
+from ksim.system import trees
 
 log = logging.getLogger(__name__)
 

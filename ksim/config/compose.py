@@ -26,7 +26,7 @@ from hydra.types import RunMode
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from ksim.config import algorithm, hydra_internals, trees
+from ksim.config import algorithm, hydra_internals
 from ksim.config.empty import empty
 from ksim.config.explain import check_given, explain, explain_node, unknown_key
 from ksim.config.overrides import parse_overrides, texts
@@ -34,7 +34,7 @@ from ksim.config.schema import DEFAULT_EVENT, Config, ManagerBasedRlEnvCfg, Scen
 from ksim.config.values import build, settings_of
 from ksim.config.words import first_line, hint
 from ksim.errors import ConfigError
-from ksim.system import trust
+from ksim.system import trees, trust
 
 CONFIG_NAME = "config"
 VERSION_BASE = "1.3"

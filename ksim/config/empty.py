@@ -10,7 +10,8 @@ from typing import Any
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
-from ksim.config import hydra_internals, trees
+from ksim.config import hydra_internals
+from ksim.system import trees
 
 
 def empty(config: dict[str, Any], overrides: Sequence[Override], composition: DictConfig | None = None) -> None:

@@ -14,11 +14,11 @@ from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException, ValidationError
 
-from ksim.config import trees
 from ksim.config.schema import Config
 from ksim.config.values import describe
 from ksim.config.words import choices, first_line, hint, listed, one_line, shown
 from ksim.errors import ConfigError
+from ksim.system import trees
 
 
 def explain(

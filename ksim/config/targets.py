@@ -10,8 +10,7 @@ from typing import Any
 
 from ksim.config.words import hint, in_words
 from ksim.errors import ConfigError
-
-TARGET = "_target_"
+from ksim.system.trust import TARGET
 
 
 def locate(target: Any, path: str) -> Callable[..., Any]:

@@ -8,10 +8,8 @@ from typing import Any
 
 from ksim.report.runs import Run, natural
 
-# What cannot change what is learned. The task's num_envs and seed follow the algorithm's and the run's.
-IGNORED = (
-    "seed task.seed task.scene.num_envs runs_dir logger log checkpoint eval task.viewer task.metrics physics.threads"
-).split()
+# What cannot change what is learned.
+IGNORED = ("seed runs_dir logger log checkpoint eval task.viewer task.metrics physics.threads").split()
 
 
 class _Absent:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import yaml
 
+from ksim.config.words import one_line
 from ksim.errors import ConfigError, KsimError
 from ksim.store import metrics, status
 from ksim.store.run_dir import RunDir
@@ -183,7 +184,7 @@ def _read_config(path: Path, remark: Callable[[str], None]) -> Mapping[str, Any]
     except OSError as error:
         remark(f"config.yaml cannot be read: {error.strerror}")
     except _NOT_YAML as error:
-        remark(f"config.yaml is damaged: {' '.join(str(error).split())}")
+        remark(f"config.yaml is damaged: {one_line(error)}")
     else:
         if isinstance(found, dict) and isinstance(found.get("name"), str) and type(found.get("seed")) is int:
             return found

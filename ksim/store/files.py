@@ -10,7 +10,6 @@ import socket
 import time
 from collections.abc import Mapping
 from datetime import datetime
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -185,14 +184,6 @@ def process_alive(pid: int, started: int | None = None) -> bool:
     except PermissionError:
         pass
     return True
-
-
-def version_of(package: str) -> str | None:
-    """The installed version of a package; None where it is not installed."""
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
 
 
 _STAMP_FORMAT = "%Y-%m-%d_%H-%M-%S"

@@ -11,6 +11,7 @@ from typing import Any
 from ksim.errors import KsimError
 from ksim.store import files
 from ksim.system import foreign
+from ksim.system.versions import version_of
 
 NAME = "manifest.json"
 FORMAT = 1
@@ -46,7 +47,7 @@ def write(path: Path, step: int, listed: Mapping[str, Mapping[str, Any]], meta: 
         "format": FORMAT,
         "step": step,
         "created_at": files.now(),
-        "ksim": files.version_of("ksim"),
+        "ksim": version_of("ksim"),
         "files": listed,
         "meta": files.jsonable(meta),
     }

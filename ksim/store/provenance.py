@@ -13,6 +13,7 @@ from typing import Any
 import ksim.errors
 from ksim.store import files
 from ksim.system import foreign
+from ksim.system.versions import version_of
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +37,7 @@ def collect(extra: Mapping[str, Any] | None = None) -> dict[str, Any]:
         "cwd": _try(os.getcwd),
         "git": {"ksim": _try(_ksim_git), "cwd": _try(lambda: git_state(Path.cwd()))},
         "python": platform.python_version(),
-        "packages": {name: _try(lambda name=name: files.version_of(name)) for name in _PACKAGES},
+        "packages": {name: _try(lambda name=name: version_of(name)) for name in _PACKAGES},
         "platform": _try(platform.platform),
         "host": _try(files.host),
         "user": os.environ.get("USER"),

@@ -18,14 +18,14 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from ksim.config import compose, trees
+from ksim.config import compose
 from ksim.config.hydra_internals import get_args_parser
 from ksim.config.overrides import check_old_flags, parse_overrides
 from ksim.config.schema import Config
 from ksim.errors import ConfigError, KsimError
 from ksim.store import run_dir as store
 from ksim.sweep.check import check_launcher, check_sweep, expand, quoted
-from ksim.system import trust
+from ksim.system import trees, trust
 from ksim.system.entry import entry, look_in_working_directory, report
 from ksim.training import resume
 from ksim.training.checks import checked_new

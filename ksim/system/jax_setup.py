@@ -18,6 +18,7 @@ from jax._src import xla_bridge
 
 from ksim.errors import KsimError
 from ksim.system import cpus
+from ksim.system.versions import version_of
 
 # XLA's CPU backend runs batched LAPACK calls on the same thread pool that waits for them: with few threads, MJX's
 # Cholesky factorizations can wait for ever (seen with jaxlib 0.10 on 2 cores). So many threads have not.
@@ -171,7 +172,7 @@ def compile_cache_dir() -> Path:
     if not root:
         home = os.environ.get("XDG_CACHE_HOME")
         root = str(Path(home) if home else Path.home() / ".cache") + "/ksim"
-    versions = [f"{name}={importlib.metadata.version(name)}" for name in ("jax", "jaxlib", "mujoco", "mujoco-mjx")]
+    versions = [f"{name}={version_of(name)}" for name in ("jax", "jaxlib", "mujoco", "mujoco-mjx")]
     key = " ".join([*versions, platform.machine(), _cpu(), os.environ.get("XLA_FLAGS", "")])
     return Path(root) / "xla" / hashlib.sha256(key.encode()).hexdigest()[:16]
 

@@ -20,10 +20,10 @@ from typing import Any
 import yaml
 
 from ksim.errors import ConfigError
-from ksim.system import foreign
+from ksim.system import foreign, trees
 
 VARIABLE = "KSIM_TRUST"
-TARGET = "_target_"
+TARGET = "_target_"  # the key in a config that names code
 _ENGINE = "physics.engine"
 _OPTION = "trust="
 # What configs name; the rest of ksim writes files.
@@ -126,7 +126,7 @@ def _packages() -> tuple[str, ...] | None:
 def _others(plain: Any) -> dict[str, str]:
     """What a config could run besides ksim's own terms: YAML path -> target, or an interpolation's text."""
     found = {}
-    for path, value in _leaves(plain):
+    for path, value in trees.leaves(plain):
         if _is_target(path, value):
             if not isinstance(value, str) or not any(_is_defined_in(value, room) for room in _ROOMS):
                 found[path] = str(value)
@@ -139,14 +139,6 @@ def _is_target(path: str, value: Any) -> bool:
     """Whether a leaf of a config names code. An engine that is a dotted path does, too."""
     is_engine = path == _ENGINE and isinstance(value, str) and "." in value
     return is_engine or path.rpartition(".")[2] == TARGET
-
-
-def _leaves(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    if isinstance(node, Mapping | list):
-        for key, value in node.items() if isinstance(node, Mapping) else enumerate(node):
-            yield from _leaves(value, f"{path}.{key}" if path else str(key))
-    else:
-        yield path, node
 
 
 def _check(path: Path, others: Mapping[str, str], allowed: Sequence[str]) -> None:

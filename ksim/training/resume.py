@@ -3,12 +3,13 @@
 from collections.abc import Sequence
 from typing import Any
 
-from ksim.config import compose, trees
+from ksim.config import compose
 from ksim.config.schema import Config
 from ksim.errors import ConfigError
 from ksim.loggers import build as loggers
 from ksim.store import run_dir
 from ksim.store.run_dir import RunDir
+from ksim.system import trees
 from ksim.system.logs import logging_to
 from ksim.training.checks import checked, load_checked
 

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ksim.config.words import one_line
 from ksim.errors import KsimError
 
 log = logging.getLogger(__name__)
@@ -222,5 +223,5 @@ def _result(folder: Path, returncode: int) -> dict[str, Any]:
 
 def short(reason: str) -> str:
     """A reason in one line of no more than 200 characters."""
-    line = " ".join(reason.split())
+    line = one_line(reason)
     return line if len(line) <= 200 else line[:197] + "..."

@@ -49,7 +49,7 @@ def write_run(frozen) -> WriteRun:
         run = RunDir(root / where)
         run.path.mkdir(parents=True)
         config = copy.deepcopy(frozen)
-        for path, value in {"seed": seed, "task.seed": seed, **(changes or {})}.items():
+        for path, value in {"seed": seed, **(changes or {})}.items():
             *parents, last = path.split(".")
             node = config
             for name in parents:

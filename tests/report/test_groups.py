@@ -73,7 +73,7 @@ def test_labels_tell_terms_of_other_parameters_apart(make_run):
 
 
 def test_the_number_of_envs_is_one_path(make_run):
-    (task,) = tasks(make_run("a"), make_run("b", {"algo.num_envs": 4, "task.scene.num_envs": 4}))
+    (task,) = tasks(make_run("a"), make_run("b", {"algo.num_envs": 4}))
     assert task.paths == ["algo.num_envs"]
 
 

@@ -1,6 +1,5 @@
 """The stateful face of the env, for people who come from Isaac Lab or mjlab."""
 
-import importlib.metadata
 import secrets
 from collections.abc import Mapping
 from typing import Any, TypedDict, Unpack
@@ -24,19 +23,12 @@ from ksim.errors import ConfigError, KsimError
 from ksim.physics import choose_engine
 from ksim.physics.base import float_dtype
 from ksim.system import jax_setup
+from ksim.system.versions import version_of
 from ksim.viz.env_view import camera, visual_model
 from ksim.viz.live import LiveRenderer
 from ksim.viz.markers import DebugVisualizer
 
 RENDER_MODES = (None, "rgb_array")
-
-
-def _version(package: str) -> str | None:
-    """The installed version of a package, if any."""
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
 
 
 class EngineOptions(TypedDict, total=False):
@@ -62,7 +54,7 @@ class ManagerBasedRlEnv:
     is_vector_env = True
     metadata: dict[str, Any] = {  # noqa: RUF012  (an instance has its own, with `render_fps`)
         "mujoco_version": mujoco.__version__,
-        "warp_version": _version("warp-lang"),
+        "warp_version": version_of("warp-lang"),
         "render_modes": list(RENDER_MODES),
     }
     cfg: ManagerBasedRlEnvCfg
