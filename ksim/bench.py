@@ -103,7 +103,7 @@ def show(found: Mapping[str, Any]) -> None:
     """Print a measurement."""
     console = Console(highlight=False, markup=False, soft_wrap=True)
     console.print(
-        f"{found['task']}: {found['num_envs']} envs x {found['rollout_length']} env steps an iteration,"
+        f"{found['task']}: {found['num_envs']} envs x {found['rollout_length']} env steps per iteration,"
         f" {found['decimation']} physics steps each"
     )
     console.print(f"physics: {found['engine']['reason']}; the ceiling: {found['threads']} of {found['cpus']} CPUs")
@@ -125,7 +125,7 @@ def show(found: Mapping[str, Any]) -> None:
     console.print(speeds, times)
     if found["managers"]:
         console.print(_manager_table(found))
-    console.print(f"carried from step to step: {found['carry_bytes_per_env']:,.0f} bytes an env")
+    console.print(f"carried from step to step: {found['carry_bytes_per_env']:,.0f} bytes per env")
 
 
 def _manager_table(found: Mapping[str, Any]) -> Table:

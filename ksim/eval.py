@@ -34,7 +34,7 @@ numbers, a video and plots into <run>/eval/<time>/. Nothing else in the run is t
 options:
   run=<run>             a run directory, `latest` (the newest run), or `<task>/latest`
   checkpoint=latest     which policy: its step, `#<n>` (the n-th that is kept), `best` or `latest`
-  episodes=256          how many, one an env
+  episodes=256          how many, one per env
   seed=<the run's>      seed of the episodes; the same seed gives the same numbers
   video=true            film the first episode
   video_overlay=false   write time, commands and reward into the film
@@ -223,7 +223,7 @@ def table(summary: Mapping[str, float]) -> Table:
     rows.add_row("episode length", f"{summary['episode_length_s']:.2f} s")
     interval = f"95 % interval {summary['falls_low']:.2%} to {summary['falls_high']:.2%}"
     rows.add_row("falls", f"{summary['falls']:.2%}", interval, end_section=True)
-    for prefix, form, note in (("reward/", "{:.4f}", "a second"), ("termination/", "{:.2%}", "of the episodes")):
+    for prefix, form, note in (("reward/", "{:.4f}", "per second"), ("termination/", "{:.2%}", "of the episodes")):
         names = [name for name in summary if name.startswith(prefix)]
         for name in names:
             rows.add_row(name.replace("/", " "), form.format(summary[name]), note, end_section=name == names[-1])
@@ -247,7 +247,7 @@ def gap_table(here: Mapping[str, float], there: Mapping[str, float], engine: str
 
 
 def robustness_table(unperturbed: Mapping[str, float], perturbed: Sequence[Mapping[str, Any]]) -> Table:
-    """What perturbations of the task do, one a row."""
+    """What perturbations of the task do, one per row."""
     rows = Table("", "", "return", "falls", "", "in place of", title="robustness", title_justify="left")
     for column in (1, 2, 3):
         rows.columns[column].justify = "right"

@@ -23,12 +23,12 @@ def test_it_prints_two_tables_and_writes_them_as_json(tmp_path, capsys):
     assert all(0 < row["seconds"] < 10 for name, row in found["managers"].items() if name != "resets")
     assert found["repeats"] == 2 and found["seed"] == 3 and found["overrides"] == [*SMALL, "seed=3"]
     out = capsys.readouterr().out
-    assert "16 envs x 4 env steps an iteration, 2 physics steps each" in out
+    assert "16 envs x 4 env steps per iteration, 2 physics steps each" in out
     assert "C MuJoCo on 1 CPU thread" in out and "the ceiling: 1 of" in out
     for name in (*found["programs"], *found["parts"], *found["managers"], "an iteration", "the ceiling"):
         assert f"│ {name} " in out
     assert f"{found['programs']['train']['env_steps_per_s']:,.0f}" in out
-    assert f"{found['carry_bytes_per_env']:,.0f} bytes an env" in out
+    assert f"{found['carry_bytes_per_env']:,.0f} bytes per env" in out
 
 
 @pytest.mark.parametrize(

@@ -94,7 +94,7 @@ def class_of(algo: Any) -> type:
         raise ConfigError(f"algo: '{TARGET}' is missing: the dotted path of the algorithm's class")
     found = locate(algo[TARGET], "algo")
     if not (inspect.isclass(found) and dataclasses.is_dataclass(found)):
-        raise ConfigError(f"algo: {algo[TARGET]} is no dataclass, of which the fields would be the settings")
+        raise ConfigError(f"algo: {algo[TARGET]} is not a dataclass, whose fields would be the settings")
     return found
 
 

@@ -305,7 +305,7 @@ def load_frozen(path: str | os.PathLike[str]) -> Config:
             check_given((f"algo.{name}" for name in settings_of(cls) if name not in frozen["algo"]), cls)
         return _typed(frozen)
     except ConfigError as error:
-        raise ConfigError(f"{path} is no config of this version of ksim: {error}") from error
+        raise ConfigError(f"{path} is not a config of this version of ksim: {error}") from error
 
 
 def _typed(mapping: Mapping[str, Any], places: Mapping[str, str] | None = None) -> Config:

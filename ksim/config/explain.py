@@ -52,9 +52,9 @@ def explain(
     text = one_line(error)
     if ambiguous := re.match(r"Ambiguous value for argument '(.*?)'", text):
         key, _, value = ambiguous[1].partition("=")
-        return f"{ambiguous[1]} is a sweep; add -m to run one training a value (a list is written {key}=[{value}])"
+        return f"{ambiguous[1]} is a sweep; add -m to run one training per value (a list is written {key}=[{value}])"
     if sweep := re.match(r"Sweep parameters '(.*?)' requires", text):
-        return f"{sweep[1]} is a sweep; add -m to run one training a value"
+        return f"{sweep[1]} is a sweep; add -m to run one training per value"
     if absent := re.match(r"Could not delete from config\. '(.*?)' does not exist", text):
         parent, _, name = absent[1].rpartition(".")
         return f"~{absent[1]}: there is nothing to remove{hint(name, trees.get(compose(), parent) or ())}"

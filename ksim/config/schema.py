@@ -126,7 +126,7 @@ class CheckpointCfg:
 class EvalCfg:
     """Evaluations of the deterministic policy: a large one at the end of a training, small ones during it."""
 
-    episodes: int = setting(MISSING, at_least=0)  # fresh episodes at the end, one an env; 0: no evaluation there
+    episodes: int = setting(MISSING, at_least=0)  # fresh episodes at the end, one per env; 0: no evaluation there
     video: bool = MISSING  # also render one episode
     video_overlay: bool = MISSING  # write time, commands and reward into it
     video_length_s: float = setting(MISSING, above=0)  # longest video, in seconds of simulated time

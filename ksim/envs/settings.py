@@ -74,7 +74,7 @@ class DelayCfg:
     """How late an observation arrives, or a control takes effect."""
 
     range_s: tuple[float, float]  # drawn uniformly for each env, in seconds, rounded to whole steps
-    hold_probability: float = 1.0  # that an env step keeps the last delay and draws no new one; 1: one an episode
+    hold_probability: float = 1.0  # that an env step keeps the last delay and draws no new one; 1: one per episode
 
     def __post_init__(self) -> None:
         _check_range("range_s", self.range_s)
@@ -88,7 +88,7 @@ class DelayCfg:
 class ObservationSettings:
     """Settings of an observation term, applied in this order: bias, noise, clip, scale, delay, history."""
 
-    bias: NoiseCfg | None = None  # drawn once an episode; applied where the group's corruption is enabled
+    bias: NoiseCfg | None = None  # drawn once per episode; applied where the group's corruption is enabled
     noise: NoiseCfg | None = None  # drawn in each env step; likewise
     clip: tuple[float, float] | None = None  # lowest and highest value
     scale: float | tuple[float, ...] | None = None  # one factor, or one for each element

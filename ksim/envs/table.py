@@ -49,7 +49,7 @@ def _tables(env: Env) -> Iterator[Table]:
     shapes = {name: (len(action.joints_a),) for name, action in env.actions.actions.items()}
     yield _of_terms(f"actions ({env.action_size})", env.actions.terms, scene, shape=shapes)
     if env.rewards.terms:
-        scale = "a second" if env.cfg.scale_rewards_by_dt else "a step"
+        scale = "per second" if env.cfg.scale_rewards_by_dt else "per step"
         yield _of_terms(f"rewards (weights {scale})", env.rewards.terms, scene)
     if env.terminations.terms:
         kind = {name: ("truncates" if name in env.terminations.time_outs else "",) for name in env.terminations.terms}

@@ -47,7 +47,7 @@ class BatchPhysics:
     Args:
         model: the compiled model.
         fields: names of the derived mjData fields to return.
-        threads: size of the thread pool; None for one a CPU that this process may use.
+        threads: size of the thread pool; None for one per CPU that this process may use.
     """
 
     def __init__(self, model: mujoco.MjModel, fields: Sequence[str], threads: int | None = None):

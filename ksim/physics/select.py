@@ -32,7 +32,7 @@ def choose_engine(engine: str, backend: str, threads: int | None = None) -> Engi
     Args:
         engine: `auto`, `mjx`, `mujoco`, or the dotted path of another one.
         backend: what `jax.default_backend()` says.
-        threads: size of the C engine's thread pool; None for one a CPU.
+        threads: size of the C engine's thread pool; None for one per CPU.
     """
     count = threads or cpus.available()
     pool = f"{count} CPU thread{'s' if count > 1 else ''}"

@@ -83,7 +83,7 @@ def comparable(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def differing(configs: Sequence[Mapping[str, Any]], prefix: str = "") -> Iterator[str]:
-    """The shallowest paths that tell configs apart: a term that only some have is one path, not one a parameter."""
+    """The shallowest paths that tell configs apart: a term that only some have is one path, not one per parameter."""
     for key in dict.fromkeys(key for config in configs for key in config):
         values = [config.get(key, ABSENT) for config in configs]
         if all(value == values[0] for value in values):

@@ -1,4 +1,4 @@
-"""The report's numbers as CSV: a line a run, a group, and a step of a group's curve."""
+"""The report's numbers as CSV: one line per run, per group, and per step of a group's curve."""
 
 import csv
 import io
@@ -14,7 +14,7 @@ from ksim.report.stats import Results
 
 
 def runs_csv(runs: Sequence[Run], tasks: Sequence[Task]) -> bytes:
-    """A line a run, with `group` as in `groups_csv`, and `counted`: whether it is part of the group's statistics."""
+    """One line per run: `group` as in `groups_csv`; `counted`, whether it is part of the group's numbers."""
     place = {
         run: {"task": task.name, "group": index, "counted": run in group.counted}
         for task in tasks

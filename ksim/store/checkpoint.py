@@ -112,7 +112,7 @@ def is_checkpoint(path: Path) -> bool:
 
 
 def verify(path: Path) -> list[str]:
-    """What is wrong with the checkpoint `path`, one line a file; nothing where it is whole."""
+    """What is wrong with the checkpoint `path`, one line per file; nothing where it is whole."""
     return _check(path, {})
 
 

@@ -177,7 +177,7 @@ def _not_found(given: Path, root: Path) -> str:
         path = root / given
     for parent in path.parents:
         if is_run_dir(parent):
-            return f"{given} lies in a run directory, but is none; did you mean {parent}?"
+            return f"{given} lies in a run directory, but is not one; did you mean {parent}?"
     what = "is not a run directory (it has no config.yaml)" if path.exists() else "does not exist"
     near = next((p for p in (path, *path.parents) if p.is_dir()), root)
     if near in (path, path.parent) or root in (near, *near.parents):

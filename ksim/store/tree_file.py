@@ -146,10 +146,10 @@ def _array(data: bytes) -> np.ndarray:
     stream = io.BytesIO(data)
     version = np.lib.format.read_magic(stream)
     if version not in _HEADERS:
-        raise ValueError(f"a .npy of version {version} is none of ksim's")
+        raise ValueError(f"a .npy of version {version} is not one of ksim's")
     shape, is_fortran, dtype = _HEADERS[version](stream)
     if dtype.kind not in _KINDS:
-        raise ValueError(f"an array of {dtype} is none of ksim's")
+        raise ValueError(f"an array of {dtype} is not one of ksim's")
     if math.prod(shape) * dtype.itemsize != len(data) - stream.tell():
         raise ValueError(f"{dtype}{list(shape)} does not fit into {len(data)} bytes")
     array = np.frombuffer(bytearray(data[stream.tell() :]), dtype)  # a bytearray: writable

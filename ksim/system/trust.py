@@ -158,7 +158,7 @@ def _check(path: Path, others: Mapping[str, str], allowed: Sequence[str]) -> Non
         names = dict.fromkeys(value.partition(".")[0] for _, value in needed)
         trust = "true" if "ksim" in names else ",".join([*allowed, *names])
         raise ConfigError(
-            f"{path}: {place}: {value} is none of ksim's terms, and this run was not made by your ksim: it could do"
+            f"{path}: {place}: {value} is not one of ksim's terms, and this run was not made by your ksim: it could do"
             f" anything to your machine. If you know what it does, write trust={trust}"
         )
 

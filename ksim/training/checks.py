@@ -51,7 +51,7 @@ def load_checked(path: str | os.PathLike[str]) -> Config:
     try:
         return checked(cfg)
     except ConfigError as error:
-        raise ConfigError(f"{path} is no config of this version of ksim: {error}") from error
+        raise ConfigError(f"{path} is not a config of this version of ksim: {error}") from error
 
 
 def _init_from(spec: str, chosen: str, runs_dir: str) -> str:

@@ -40,6 +40,6 @@ def build(cfg: Config) -> Experiment:
     env = make_env(cfg.task, engine.engine, cfg.physics.threads)
     algorithm = cfg.algo
     if not isinstance(algorithm, Algorithm):
-        raise ConfigError(f"algo._target_: must be a ksim.rl.Algorithm; {type(algorithm).__qualname__} is none")
+        raise ConfigError(f"algo._target_: must be a ksim.rl.Algorithm; {type(algorithm).__qualname__} is not")
     algorithm.check(env)
     return Experiment(cfg, engine, env, algorithm)

@@ -52,7 +52,7 @@ def resumed_config(run: RunDir, overrides: Sequence[str]) -> Config:
     if refused:
         listed = ", ".join(f"{path} ({before} -> {after})" for path, (before, after) in refused.items())
         raise ConfigError(
-            f"resume={run.path}: a resume goes on with the same training, and this would change it: {listed}; "
+            f"resume={run.path}: a resume continues the same training, and this would change it: {listed}; "
             f"start a new run for that, from the policy of this one with init_from={run.path} "
             "(algo.total_steps, log, logger, checkpoint and eval may change)"
         )

@@ -41,7 +41,7 @@ class StopRequest:
             SystemExit: it ends here.
         """
         status.end("interrupted", step)
-        log.info("stopped at %s steps; go on with: python -m ksim.run resume=%s", f"{step:,}", run_dir.path)
+        log.info("stopped at %s steps; continue with: python -m ksim.run resume=%s", f"{step:,}", run_dir.path)
         raise SystemExit(self.exit_code)
 
     @contextlib.contextmanager

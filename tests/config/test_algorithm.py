@@ -113,7 +113,7 @@ def test_defaults_of_the_class_can_be_referred_to(my):
             "algo: own_search has no 'RandomSerch' (did you mean 'RandomSearch'?)",
         ),
         ("_target_: own_serch.RandomSearch", [], "algo: there is no module 'own_serch'"),
-        ("_target_: own_search.function", [], "algo: own_search.function is no dataclass"),
+        ("_target_: own_search.function", [], "algo: own_search.function is not a dataclass"),
         ("_target_: own_search.NoAlgorithm", [], "algo: own_search.NoAlgorithm has no 'total_steps', as every"),
     ],
 )

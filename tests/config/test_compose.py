@@ -95,7 +95,7 @@ def test_a_frozen_config_that_does_not_fit_says_where(change, message, tmp_path)
     change(plain)
     path = tmp_path / "config.yaml"
     path.write_text(yaml.safe_dump(plain))
-    with pytest.raises(ConfigError, match=rf"config\.yaml is no config of this version of ksim: {message}"):
+    with pytest.raises(ConfigError, match=rf"config\.yaml is not a config of this version of ksim: {message}"):
         load_frozen(path)
 
 

@@ -192,7 +192,7 @@ def test_a_delay_is_drawn_for_each_env_and_episode(late):
         of_it = np.where(episode == count, lag, np.nan)
         complete = np.nanmax(np.where(episode == count, now - start, 0), axis=0) > 5
         whole = of_it[:, complete]
-        assert (np.nanmax(whole, axis=0) == np.nanmin(whole, axis=0)).all()  # one an episode
+        assert (np.nanmax(whole, axis=0) == np.nanmin(whole, axis=0)).all()  # one per episode
         drawn.append(np.nanmax(whole, axis=0))
     share = np.bincount(np.concatenate(drawn).astype(int), minlength=6) / sum(map(len, drawn))
     np.testing.assert_allclose(share, [0.1, 0.2, 0.2, 0.2, 0.2, 0.1], atol=0.04)

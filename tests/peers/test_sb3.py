@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 HERE = Path(__file__).resolve().parent
-LARGEST_RETURN = 10.0  # of cartpole_balance: 1 a second
+LARGEST_RETURN = 10.0  # of cartpole_balance: 1 per second
 
 pytestmark = [pytest.mark.peers, pytest.mark.slow]
 

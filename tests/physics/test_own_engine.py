@@ -71,7 +71,7 @@ def test_a_strangers_run_may_not_name_an_engine(tmp_path, monkeypatch):
     monkeypatch.delenv("KSIM_TRUST", raising=False)
     config = tmp_path / "config.yaml"
     config.write_text("physics: {engine: subprocess.Popen}")
-    with pytest.raises(ConfigError, match="physics.engine: subprocess.Popen is none of ksim's terms"):
+    with pytest.raises(ConfigError, match="physics.engine: subprocess.Popen is not one of ksim's terms"):
         trust.read(config)
     for harmless in ("mjx", "ksim.physics.batch.BatchPhysics"):
         config.write_text(f"physics: {{engine: {harmless}}}")

@@ -99,6 +99,6 @@ def test_its_onnx_graph_takes_and_returns_what_it_remembers(saved):
 def test_a_policy_of_somebody_elses_class_is_not_imported_without_a_word(saved, monkeypatch):
     monkeypatch.delenv("KSIM_TRUST")
     with pytest.raises(
-        KsimError, match=r"policy\._target_: support\.recurrent\.Elman is none of ksim's .* trust=support"
+        KsimError, match=r"policy\._target_: support\.recurrent\.Elman is not one of ksim's .* trust=support"
     ):
         ksim.load_policy(saved.path)

@@ -161,7 +161,7 @@ def test_what_slurm_refuses_is_told_in_its_words(login):
 
 @pytest.mark.parametrize(("key", "value"), [("cpus_per_task", 4), ("timeout_min", 60)])
 def test_a_sweep_that_can_never_start_says_so_and_can_be_mended(login, key, value):
-    """A partition with 2 CPUs a node for a job, and at most half an hour."""
+    """A partition with 2 CPUs per node for a job, and at most half an hour."""
     small = ("hydra.sweep.dir=s", "seed=5", "hydra.launcher.partition=small", "hydra.launcher.timeout_min=10")
     code, printed = login.run(*small, f"hydra.launcher.{key}={value}")
     assert code == 1 and "Slurm will not start 1 of the jobs" in printed and "Traceback" not in printed, printed

@@ -202,8 +202,8 @@ MISTAKES = [
     # the command line itself
     ("seed", re.compile("seed: is not an override of the form key=value")),
     ("algo.actor_hidden=[3", re.compile(r"algo\.actor_hidden=\[3: is not an override of the form key=value")),
-    ("seed=1,2", "seed=1,2 is a sweep; add -m to run one training a value (a list is written seed=[1,2])"),
-    ("seed=range(1,3)", "seed=range(1,3) is a sweep; add -m to run one training a value"),
+    ("seed=1,2", "seed=1,2 is a sweep; add -m to run one training per value (a list is written seed=[1,2])"),
+    ("seed=range(1,3)", "seed=range(1,3) is a sweep; add -m to run one training per value"),
     ("hydra.run.dir=here", "hydra.run.dir: ksim names each run directory; choose the folder with runs_dir=<folder>"),
     ("--experimental-rerun x", re.compile("--experimental-rerun would write into the old run directory")),
     (

@@ -52,7 +52,7 @@ needs_2_cpus = pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="need
 
 
 def test_threads_follow_the_affinity_mask():
-    """One thread a CPU that the process may use, for MuJoCo and for XLA."""
+    """One thread per CPU that the process may use, for MuJoCo and for XLA."""
     assert json.loads(output(USED, "1", "mujoco", **NO_JOB)) == ["C MuJoCo on 1 CPU thread", 1]
 
 

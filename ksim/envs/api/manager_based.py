@@ -35,7 +35,7 @@ class EngineOptions(TypedDict, total=False):
     """How the physics of a `ManagerBasedRlEnv` is computed."""
 
     engine: str  # `auto` (the default), `mjx` or `mujoco`
-    threads: int | None  # of the mujoco engine; None: one a CPU
+    threads: int | None  # of the mujoco engine; None: one per CPU
 
 
 class ManagerBasedRlEnv:

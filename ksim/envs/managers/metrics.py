@@ -1,4 +1,4 @@
-"""Numbers that are logged once an episode."""
+"""Numbers that are logged once per episode."""
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
