@@ -117,8 +117,8 @@ def test_wherever_it_is_hidden(run, cartpole_cfg):
 
 def test_every_command_that_reads_a_run_refuses_it(run, cartpole_cfg, monkeypatch):
     write(run, cartpole_cfg, bad=target("evil.term"))
-    monkeypatch.setattr(ksim_export, "onnx_graph", MagicMock())  # a policy of numbers alone
-    monkeypatch.setattr(ksim_export, "policies", MagicMock())
+    monkeypatch.setattr(ksim_export, "onnx", MagicMock())  # a policy of numbers alone
+    monkeypatch.setattr(ksim_export, "saved", MagicMock())
     monkeypatch.setattr(ksim_export, "metadata", MagicMock())
     for command in (ksim_eval.main, ksim_export.main):
         with pytest.raises(ConfigError, match="trust=evil"):
