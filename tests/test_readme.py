@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
+import ksim
 from ksim.config.compose import compose
+from ksim.errors import ConfigError
 from ksim.training.checks import checked
 
 REPO = Path(__file__).resolve().parents[1]
@@ -16,7 +18,7 @@ TRAININGS = sorted(
     {
         command
         for _, command in re.findall(r"^(.*&& )?python -m ksim\.run (.*)$", BASH, re.MULTILINE)
-        if not re.search(r"-m |resume=|init_from=|my_package", command)
+        if not re.search(r"-m |resume=|init_from=", command)
     }
 )
 
@@ -41,13 +43,35 @@ def test_a_training_composes(command, outside, monkeypatch):
     checked(compose([word for word in words if "=" in word], folder))
 
 
+def test_the_tasks_and_the_terms_are_built(outside, monkeypatch):
+    """Terms are traced when an env is built."""
+    monkeypatch.chdir(outside)
+    monkeypatch.syspath_prepend(outside)
+    (lines,) = re.findall(r"### What a task can say\n.*?```yaml\n(.*?)```", README, re.DOTALL)
+    (outside / "my_conf/task/all.yaml").write_text(f"defaults: [kbot_standing, _self_]\n{lines}")
+    own = [word for command in TRAININGS for word in shlex.split(command) if re.match(r"\+task.*_target_: my_", word)]
+    for task, terms in (("kbot_on_ice", []), ("humanoid_standing", []), ("all", []), ("kbot_standing", own)):
+        env = ksim.make(task, overrides=["physics=mujoco", *terms], config_dir="my_conf")
+        assert len(env.rewards.terms) > 5
+    assert {"low_spin", "spun", "yaw_rate"} <= {
+        name for kind in (env.rewards, env.terminations, env.metrics) for name in kind.terms
+    }
+
+
 def test_there_are_trainings_to_try():
     assert len(TRAININGS) > 12 and sum("--config-dir" in command for command in TRAININGS) == 5
 
 
-def test_the_launcher_of_ones_own_composes(outside, monkeypatch):
+def test_a_launcher_of_ones_own_composes(outside, monkeypatch):
     monkeypatch.chdir(outside)
+    (text,) = re.findall(r"```yaml\n(# @package _global_\n.*?)```", README, re.DOTALL)
+    path = outside / "my_conf/launcher/cluster.yaml"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(text)
     assert compose(["launcher=cluster"], "my_conf")
+    path.write_text(text.replace("partition", "partitoin"))
+    with pytest.raises(ConfigError, match="partitoin"):
+        compose(["launcher=cluster"], "my_conf")
 
 
 def test_every_room_is_in_the_table():
