@@ -23,10 +23,10 @@ def listed(names: Iterable[str]) -> str:
     return ", ".join(f"'{n}'" for n in names)
 
 
-def shown(value: Any) -> str:
-    """A value as a message shows it, shortened."""
+def shown(value: Any, null: str = "null") -> str:
+    """A value as a message shows it, shortened; None as YAML writes it, or as `null` says."""
     if value is None:
-        return "null"
+        return null
     text = repr(list(value) if isinstance(value, tuple) else value)
     return text if len(text) <= 60 else text[:57] + "..."
 

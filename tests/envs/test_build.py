@@ -280,6 +280,8 @@ def test_an_error_in_a_package_of_the_users_is_told_where_it_came_up(tmp_path, m
     """
     (tmp_path / "own_package" / "maths.py").write_text(textwrap.dedent(maths))
     monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
     with pytest.raises(ConfigError) as error:
         make_env(cartpole_task(**reward(_target_="own_package.terms.t")), "mujoco")
     place = tmp_path / "own_package" / "maths.py"

@@ -259,7 +259,7 @@ def test_many_git_lfs_pointers_are_one_message(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "words"),
     [
-        ("kp: 20", "kpp: 20", "joints.elbow.kpp: no such setting (did you mean 'kp'?)"),
+        ("kp: 20", "kpp: 20", "joints.elbow.kpp: no such key (did you mean 'kp'?)"),
         ("kp: 20, ", "", "joints.elbow: 'kp' is missing"),
         ("kp: 20", "kp: many", "joints.elbow.kp: must be a number, not 'many'"),
         ("kp: 20", "kp: true", "joints.elbow.kp: must be a number, not True"),
@@ -270,7 +270,7 @@ def test_many_git_lfs_pointers_are_one_message(tmp_path: Path) -> None:
         ("  elbow: {kp", "  el(: {kp", "joints.el(: joint pattern 'el(' is not a regular expression"),
         ("  base: {bodies: base}\n", "", "'parts.base' is missing: {bodies: <the body that the others hang on>}"),
         ("{bodies: base}", "{bodies: '.*e'}", "parts.base: must name one body, not base, fore"),
-        ("{bodies: base}", "{bodys: base}", "parts.base.bodys: no such setting (did you mean 'bodies'?)"),
+        ("{bodies: base}", "{bodys: base}", "parts.base.bodys: no such key (did you mean 'bodies'?)"),
         ("{geoms: [hand]}", "{geoms: [hand, fist]}", "parts.hands: no geom matches 'fist'; there are: upper, hand"),
         ("{geoms: [hand]}", "{geoms: {hand: 1}}", "parts.hands.geoms: must be a string or a list of strings, not {"),
         ("hands: {geoms: [hand]}", "hands: {}", "the part 'hands' names nothing"),
@@ -302,7 +302,7 @@ def test_many_git_lfs_pointers_are_one_message(tmp_path: Path) -> None:
         ("mjcf: arm.xml", "mjcf: package://os.path/a.xml", "there is no installed package 'os.path'"),
         ("sites: imu", "sites: imus", "parts.imu: no site matches 'imus' (did you mean 'imu'?); there are: imu"),
         ("mjcf: arm.xml", "mjcf: [arm.xml", "expected ',' or ']'"),
-        ("mjcf: arm.xml", "mjcff: arm.xml", "mjcff: no such setting (did you mean 'mjcf'?)"),
+        ("mjcf: arm.xml", "mjcff: arm.xml", "mjcff: no such key (did you mean 'mjcf'?)"),
         (ARM_YAML, "- 1\n", "must be a mapping, not [1]"),
     ],
 )

@@ -106,7 +106,7 @@ def as_array(value: Any, what: str, dimensions: tuple[int, ...] | None = None, d
     try:
         array = jnp.asarray(value, dtype)
     except (TypeError, ValueError):
-        raise ConfigError(f"must return {what} for one env, not {shown(value)}") from None
+        raise ConfigError(f"must return {what} for one env, not {shown(value, null='None')}") from None
     if dimensions is not None and array.ndim not in dimensions:
         raise ConfigError(f"must return {what} for one env, not an array of shape {array.shape}")
     return array

@@ -77,7 +77,8 @@ class EventManager:
             writes, memory = call(term, ctx, key)
         if not isinstance(writes, Mapping):
             raise ConfigError(
-                f"{term.path}: must return what it writes by name, such as {{'qvel': ...}}, not {shown(writes)}"
+                f"{term.path}: must return what it writes by name, such as {{'qvel': ...}}, not"
+                f" {shown(writes, null='None')}"
             )
         arrays = {name: _checked(term, ctx, name, value) for name, value in writes.items()}
         return {name: Write(array, term.has_memory or fires) for name, array in arrays.items()}, memory
