@@ -19,7 +19,7 @@ from ksim.errors import ConfigError
 from ksim.report import runs
 from ksim.store import checkpoint
 from ksim.store.run_dir import RunDir
-from ksim.system import foreign, trust
+from ksim.system import foreign, trees, trust
 from ksim.training.resume import resume
 
 EVIL = """
@@ -65,7 +65,7 @@ def test_every_target_that_ksim_ships_is_trusted():
     for path in conf_dir().rglob("*.yaml"):
         if path.parent.name not in ("launcher", "sweeper"):  # these are in no frozen config
             plain = yaml.safe_load(path.read_bytes())
-            found |= {(path.stem, k): v for k, v in trust._leaves(plain) if k.rpartition(".")[2] == trust.TARGET}
+            found |= {(path.stem, k): v for k, v in trees.leaves(plain) if k.rpartition(".")[2] == trust.TARGET}
     assert len(found) > 40
     assert not [name for name in found.values() if not any(trust._is_defined_in(name, room) for room in trust._ROOMS)]
 
