@@ -243,7 +243,10 @@ MISTAKES = [
     ),
     (
         ["run=latest", "task.observations.actor.terms.joint_vel=null"],
-        re.compile(r"policy\.npz does not fit: net\.actor\.weights\.0: float32\[16, 4\] in the file"),
+        re.compile(
+            r"256 does not fit: its policy sees 4 elements, this task shows 2 "
+            r"\(task\.observations\.actor\.terms: joint_vel\)"
+        ),
     ),
     (["run=latest", "checkpoint_num=3"], re.compile("checkpoint_num=3 is a flag of K-Scale's earlier ksim")),
 ]

@@ -23,7 +23,7 @@ def untrained(cfg: Config, runs_dir: Path) -> tuple[RunDir, Experiment]:
     rng = np.random.default_rng(0)
 
     def drawn(x: jax.ShapeDtypeStruct) -> Any:
-        return (0.1 + np.abs(rng.normal(size=x.shape))).astype(x.dtype)
+        return (0.05 + 0.1 * np.abs(rng.normal(size=x.shape))).astype(x.dtype)
 
     state = eqx.filter_eval_shape(experiment.algorithm.init, experiment.env, jax.random.key(0))
     run = run_dir.claim(runs_dir, cfg.name)
