@@ -84,7 +84,7 @@ def test_every_command_works_on_the_readmes_algorithm(outside):
 
 @pytest.mark.slow
 def test_the_readmes_algorithm_learns_to_balance(outside):
-    assert "total_steps: 1_000_000" in SECTION
+    assert "total_steps: 1_500_000" in SECTION
     call(outside, f"{COMMAND} seed=1 eval.episodes=64 eval.video=false eval.interval_steps=null")
     summary = json.loads((newest(outside).eval / "final/metrics.json").read_text())["summary"]
-    assert summary["falls"] == 0.0 and summary["return"] > 8.0
+    assert summary["falls"] < 0.1 and summary["return"] > 9.0  # of 10; 0.8 before
