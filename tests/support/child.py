@@ -4,7 +4,15 @@ import os
 import subprocess
 import sys
 
-_NOT_INHERITED = ("PJRT_NPROC", "NPROC", "JAX_ENABLE_X64", "KSIM_CACHE_DIR", "JAX_COMPILATION_CACHE_DIR")
+_NOT_INHERITED = (
+    "PJRT_NPROC",
+    "NPROC",
+    "JAX_ENABLE_X64",
+    "KSIM_CACHE_DIR",
+    "JAX_COMPILATION_CACHE_DIR",
+    "XLA_FLAGS",
+    "XLA_PYTHON_CLIENT_PREALLOCATE",
+)
 
 
 def python(code: str, *args: str, timeout: float = 300, **env: str) -> subprocess.CompletedProcess[str]:
