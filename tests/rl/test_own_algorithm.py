@@ -82,7 +82,7 @@ def test_every_command_works_on_the_readmes_algorithm(outside):
     assert re.search(r"│ policy +│", printed) and re.search(r"│ learning +│", printed)
 
 
-@pytest.mark.slow
+@pytest.mark.training
 def test_the_readmes_algorithm_learns_to_balance(outside):
     assert "total_steps: 1_500_000" in SECTION
     call(outside, f"{COMMAND} seed=1 eval.episodes=64 eval.video=false eval.interval_steps=null")

@@ -61,7 +61,7 @@ def test_the_readmes_robot_stands_on_the_floor_and_has_its_parts(outside):
     assert scene.robot.mirror is not None
 
 
-@pytest.mark.slow
+@pytest.mark.training
 def test_the_readmes_robot_learns_to_stand(outside):
     before, after = trained(outside, 1), trained(outside, 1_100_000)
     assert before["falls"] == 1.0 and before["episode_length_s"] < 6.0

@@ -10,7 +10,7 @@ from ksim.store import checkpoint
 from ksim.training.loop import train
 from ksim.training.resume import resumed_config
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.training
 
 OFTEN = ("checkpoint.every_s=1e-6", "eval.interval_steps=128", "eval.interval_episodes=2", "algo.learning_rate=0.01")
 
