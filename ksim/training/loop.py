@@ -1,9 +1,10 @@
 """One training, from a config to everything that its run directory holds."""
 
+import contextlib
 import dataclasses
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
@@ -47,7 +48,7 @@ def train(cfg: Config, run_dir: RunDir, *, resume: bool = False, stop: StopReque
     Raises:
         Exception: whatever ended the training; `status.json` then says failed and why, `train.log` has the traceback.
     """
-    with run_dir.lock(), StatusFile(run_dir.status_path) as status:
+    with _without_logging_errors(), run_dir.lock(), StatusFile(run_dir.status_path) as status:
         try:
             return _train(cfg, run_dir, status, resume, stop or StopRequest())
         except Exception as error:
@@ -233,6 +234,16 @@ def readable(metrics: Mapping[str, Any], step_dt: float) -> dict[str, float | No
     """A chunk's numbers as those of a log line: the env's sums as averages over episodes, the others as they are."""
     env = summarize({name.removeprefix(ENV): x for name, x in metrics.items() if name.startswith(ENV)}, step_dt)
     return env | {name: float(x) for name, x in metrics.items() if not name.startswith(ENV)}
+
+
+@contextlib.contextmanager
+def _without_logging_errors() -> Iterator[None]:
+    """Lines that `train.log` has no room for are dropped: on a full disk, errors of logging would hide the reason."""
+    before, logging.raiseExceptions = logging.raiseExceptions, False
+    try:
+        yield
+    finally:
+        logging.raiseExceptions = before
 
 
 def _log_to_files(message: str, error: Exception) -> None:

@@ -43,14 +43,14 @@ def test_the_bar_fits_the_terminal(width):
     assert second.rstrip() == "9,876 env steps/s  return 1234.56  episode 20.0 s  falls 100%"
 
 
-def test_logs_go_above_the_bar_and_lines_only_to_files(monkeypatch, tmp_path):
+def test_logs_go_above_the_bar_and_lines_only_to_files(monkeypatch, tmp_path, caplog):
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
     root = logging.getLogger()
     handlers = [logging.StreamHandler(Terminal()), logging.FileHandler(tmp_path / "train.log")]
     own = handlers[0].stream
     monkeypatch.setattr(root, "handlers", handlers)
-    monkeypatch.setattr(root, "level", logging.INFO)
+    caplog.set_level(logging.INFO)
     with Progress(100) as shown:
         logging.getLogger("ksim").warning("look here")
         shown.show(100, LINE)
