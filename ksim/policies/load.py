@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import equinox as eqx
-import jax
 
 from ksim.envs.env import Env
 from ksim.policies import saved
@@ -91,7 +90,7 @@ def _curriculum(path: Path, env: Env) -> Mapping[str, Any] | None:
     try:
         like = eqx.filter_eval_shape(env.curriculum.initial)
         curriculum: Mapping[str, Any] = checkpoint.load(path, {"curriculum": like}).trees["curriculum"]
-        return jax.tree.map(jax.numpy.asarray, curriculum)
+        return curriculum
     except CheckpointError:
         if not path.exists():
             raise

@@ -4,7 +4,8 @@ import jax.numpy as jnp
 import numpy as np
 from support.terms import context, simulation
 
-from ksim.mdp import mirror, observations
+from ksim.envs import mirror
+from ksim.mdp import observations
 
 
 def test_vectors(kbot):
