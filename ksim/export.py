@@ -22,6 +22,7 @@ from ksim.store import files, run_dir
 from ksim.store.run_dir import RunDir
 from ksim.system import jax_setup
 from ksim.system.entry import entry
+from ksim.system.jit import jit
 from ksim.training.checks import load_checked
 from ksim.training.experiment import Experiment, build
 
@@ -157,7 +158,7 @@ def record(experiment: Experiment, policy: SavedPolicy, num_envs: int, num_steps
         played = rollout(env, policy.policy, env_carry, obs, carry, key, num_steps, deterministic=True)
         return played[3].obs["actor"]
 
-    return np.asarray(jax.jit(play)(random_key(seed, "eval")))
+    return np.asarray(jit(play)(random_key(seed, "eval")))
 
 
 def largest_error(policy: SavedPolicy, model: bytes, obs_TEn: np.ndarray) -> float:

@@ -11,7 +11,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import equinox as eqx
 import jax
 import numpy as np
 
@@ -24,6 +23,7 @@ from ksim.physics import EngineChoice
 from ksim.rl.policy import Policy
 from ksim.rl.streams import random_key
 from ksim.store import files
+from ksim.system.jit import jit
 
 _STEPS_WITHOUT_LIMIT = 1000  # length of an evaluation where episodes have no time limit
 
@@ -107,7 +107,8 @@ def player(
         keep_carry: as for `evaluate`.
     """
     num_steps = num_steps_of(env)
-    program = eqx.filter_jit(partial(evaluate, env, num_envs=episodes, num_steps=num_steps, keep_carry=keep_carry))
+    play_all = partial(evaluate, env, num_envs=episodes, num_steps=num_steps, keep_carry=keep_carry)
+    program = jit(play_all, filtered=True)
     key = random_key(seed, purpose)
 
     def play(policy: Policy, curriculum: Mapping[str, Any] | None) -> Episodes:

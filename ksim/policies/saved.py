@@ -23,6 +23,7 @@ from ksim.errors import KsimError
 from ksim.rl.policy import Policy
 from ksim.store import checkpoint, manifest, run_dir
 from ksim.system import trust
+from ksim.system.jit import jit
 
 log = logging.getLogger(__name__)
 
@@ -104,7 +105,7 @@ class SavedPolicy:
             distribution, carry = self.policy(obs, carry)
             return distribution.mode(), carry
 
-        return jax.jit(act)
+        return jit(act)
 
     def _vector(self, obs: ArrayLike | Mapping[str, ArrayLike]) -> np.ndarray:
         vector = self._concatenated(obs) if isinstance(obs, Mapping) else np.asarray(obs, np.float32)

@@ -23,6 +23,7 @@ from ksim.store import metrics as metrics_file
 from ksim.store.run_dir import RunDir
 from ksim.store.status import StatusFile
 from ksim.system import jax_setup, trust
+from ksim.system.jit import warning_of_recompiles
 from ksim.training.experiment import Experiment, build
 from ksim.training.progress import Progress
 from ksim.training.state import first_state, jit_chunk, restore, save
@@ -169,7 +170,7 @@ class _Training:
         if self.step >= self.total_steps:
             return
         started = time.monotonic() - _wall_time(self.run_dir)
-        with stop, Progress(self.total_steps) as progress:
+        with stop, Progress(self.total_steps) as progress, warning_of_recompiles():
             chunk = _compiled(self.experiment, self.state)
             saved = before = time.monotonic()
             while self.step < self.total_steps:

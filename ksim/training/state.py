@@ -15,17 +15,18 @@ from ksim.rl import random_key, train_chunk
 from ksim.store import checkpoint, run_dir
 from ksim.store.checkpoint import CheckpointError
 from ksim.store.run_dir import RunDir
+from ksim.system.jit import jit
 from ksim.training.experiment import Experiment
 
 log = logging.getLogger(__name__)
 
 
-def jit_chunk(experiment: Experiment) -> "jax.stages.Wrapped":
+def jit_chunk(experiment: Experiment) -> Any:
     """The train program: a chunk of iterations, compiled once, its state donated."""
     program = partial(
         train_chunk, experiment.env, experiment.algorithm, num_iterations=experiment.cfg.log.interval_iterations
     )
-    return jax.jit(program, donate_argnums=0)
+    return jit(program, donate_argnums=0)
 
 
 def first_state(experiment: Experiment) -> Any:
@@ -36,7 +37,7 @@ def first_state(experiment: Experiment) -> Any:
     """
     cfg = experiment.cfg
     assert cfg.seed is not None  # the config is checked
-    state = jax.jit(partial(experiment.algorithm.init, experiment.env))(random_key(cfg.seed, "train"))
+    state = jit(partial(experiment.algorithm.init, experiment.env))(random_key(cfg.seed, "train"))
     if cfg.init_from is None:
         return state
     if not hasattr(state, "model"):

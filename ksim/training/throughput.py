@@ -16,6 +16,7 @@ from ksim.envs import Env
 from ksim.envs.carry import EnvCarry
 from ksim.rl import Algorithm, random_key
 from ksim.system import cpus
+from ksim.system.jit import jit
 from ksim.training.experiment import Experiment
 from ksim.training.state import jit_chunk
 
@@ -58,7 +59,7 @@ class Compiler:
     def __call__(self, name: str, function: Callable[..., Any], *args: Any) -> Program:
         """The program of a jittable function, for these arguments; they may be donated to it."""
         self._tell(f"compiling {name}")
-        jitted: Any = function if hasattr(function, "lower") else jax.jit(function)
+        jitted: Any = function if hasattr(function, "lower") else jit(function)
         begin = time.perf_counter()
         program = jitted.lower(*args).compile()
         self.seconds[name] = time.perf_counter() - begin
@@ -102,7 +103,7 @@ def measure(
     assert cfg.seed is not None  # the config is checked
     threads = cfg.physics.threads or cpus.available()
     compiler = Compiler(tell)
-    state: Any = jax.jit(partial(algorithm.init, env))(random_key(cfg.seed, "train"))
+    state: Any = jit(partial(algorithm.init, env))(random_key(cfg.seed, "train"))
     chunk = compiler("train", jit_chunk(experiment), state).call
     tell("training to warm up")
     for _ in range(-(-warmup // cfg.log.interval_iterations)):
@@ -111,7 +112,7 @@ def measure(
     tell("recording a rollout")
     acting = (algorithm.policy(before), before.env_carry, before.obs, random_key(cfg.seed, "eval"))
     num_steps = rollout_length(algorithm)
-    recording: replay.Recording = jax.jit(partial(replay.record, env, num_steps=num_steps))(*acting)
+    recording: replay.Recording = jit(partial(replay.record, env, num_steps=num_steps))(*acting)
     programs = _programs(compiler, env, recording, acting, num_steps)
     if managers:
         tell("recording states")
@@ -151,7 +152,7 @@ def _programs(
 
 
 def _manager_programs(compiler: Compiler, env: Env, recording: replay.Recording) -> dict[str, Program]:
-    states_T = jax.jit(partial(manager_times.record_states, env))(recording.env_carry, recording.action_TEa)
+    states_T = jit(partial(manager_times.record_states, env))(recording.env_carry, recording.action_TEa)
     return {
         name: compiler(name, partial(manager_times.run_part, part, env), states_T, recording.action_TEa)
         for name, (_, part) in manager_times.PARTS.items()

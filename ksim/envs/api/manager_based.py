@@ -23,6 +23,7 @@ from ksim.errors import ConfigError, KsimError
 from ksim.physics import choose_engine
 from ksim.physics.base import float_dtype
 from ksim.system import jax_setup
+from ksim.system.jit import jit
 from ksim.system.versions import version_of
 from ksim.viz.env_view import camera, visual_model
 from ksim.viz.live import LiveRenderer
@@ -151,9 +152,9 @@ class ManagerBasedRlEnv:
         self._state = None
         self._end_renderer()  # it has the old model
         num_envs = self.num_envs
-        self._jit_reset = jax.jit(lambda key: self._env.reset(key, num_envs))
-        self._jit_restart = jax.jit(self._env.restart, donate_argnums=0)
-        self._jit_step = jax.jit(self._step, donate_argnums=0)
+        self._jit_reset = jit(lambda key: self._env.reset(key, num_envs), name="reset")
+        self._jit_restart = jit(self._env.restart, donate_argnums=0)
+        self._jit_step = jit(self._step, name="step", donate_argnums=0)
         self.setup_manager_visualizers()
 
     # Playing it
