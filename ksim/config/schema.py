@@ -16,13 +16,29 @@ from ksim.config.fields import setting
 
 
 @dataclass(kw_only=True)
+class PatchesCfg:
+    """Uneven ground: square patches, one level of difficulty after another along x, one kind beside another along y."""
+
+    # Name -> kind of ground, such as {_target_: ksim.mdp.terrains.stairs}; null removes one.
+    kinds: dict[str, Any] = field(default_factory=dict)
+    levels: int = setting(6, above=0)  # from the easiest to the hardest
+    size: float = setting(6.0, above=0)  # side of a patch, in metres
+    spacing: float = setting(0.05, above=0)  # between the nodes of the height field, in metres
+    border: float = setting(3.0, at_least=0)  # level ground around all patches, in metres
+    start_radius: float = setting(0.5, above=0)  # of the level square in the middle of a patch, in metres
+    seed: int = setting(0, at_least=0)  # of what is random in the ground, whatever the seed of a training
+
+
+@dataclass(kw_only=True)
 class SceneCfg:
     """What stands in the world: one articulated robot, the ground, and the sensors that terms read."""
 
     num_envs: int = setting(above=0)  # parallel copies of the scene (E)
     robot: str  # a built-in robot, or the path of a folder with a robot.yaml, such as ./my_robot
     mjcf: str | None = None  # another MJCF with the same joints, a path or package://<package>/<path>; None: its own
-    terrain: str = setting("plane", choices=("plane", "none"))  # plane: replaces the MJCF's; none: leaves them
+    # plane: replaces the MJCF's planes; patches: likewise, with uneven ground; none: leaves them.
+    terrain: str = setting("plane", choices=("plane", "patches", "none"))
+    patches: PatchesCfg = field(default_factory=PatchesCfg)  # of the terrain of that name
     sensors: dict[str, Any] = field(default_factory=dict)  # name -> sensor added to the model before it compiles
 
 

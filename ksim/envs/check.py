@@ -3,6 +3,7 @@
 from ksim import robots
 from ksim.config import fields
 from ksim.config.schema import ManagerBasedRlEnvCfg
+from ksim.envs.ground import make_ground
 from ksim.envs.settings import SensorSettings
 from ksim.envs.task import TaskTerms
 from ksim.envs.terms import resolve
@@ -17,4 +18,5 @@ def check_task(task: ManagerBasedRlEnvCfg) -> None:
     fields.check(task, "task")
     robots.load(task.scene.robot, task.scene.mjcf)
     resolve("task.scene.sensors", task.scene.sensors, SensorSettings)
+    make_ground(task.scene)
     TaskTerms.of(task)

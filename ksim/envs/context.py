@@ -14,6 +14,7 @@ from jaxtyping import Array, Bool, Float, Int
 from ksim.config.words import choices, hint
 from ksim.envs.carry import Memory, PerEnv, Shared
 from ksim.envs.contacts import Contacts
+from ksim.envs.ground import height_under
 from ksim.envs.math import rotate_inverse
 from ksim.envs.scene import ENCODER_BIAS, Scene
 from ksim.errors import ConfigError
@@ -196,6 +197,14 @@ class Context:
     def projected_gravity(self) -> Float[Array, " 3"]:
         """Direction of gravity in the base's frame, a unit vector: (0, 0, -1) when upright."""
         return rotate_inverse(self.base_quat, jnp.array([0.0, 0.0, -1.0], self.qpos.dtype))
+
+    def ground_height(self, points: Float[Array, "*n d"]) -> Float[Array, "*n"]:
+        """Height of the ground under points of the world, (x, y) or (x, y, z), m; 0 of a flat floor."""
+        return height_under(self.scene.ground, points)
+
+    def height_above_ground(self, points: Float[Array, "*n 3"]) -> Float[Array, "*n"]:
+        """Height of points of the world above the ground under them, m."""
+        return points[..., 2] if self.scene.ground is None else points[..., 2] - self.ground_height(points)
 
     def body_lin_vel(self, bodies: np.ndarray) -> Float[Array, "n 3"]:
         """Linear velocities of the origins of bodies, by id, in the world frame, m/s."""

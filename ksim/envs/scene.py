@@ -10,6 +10,7 @@ import numpy as np
 from ksim.config.schema import ManagerBasedRlEnvCfg, SimCfg
 from ksim.envs.calling import at, construct
 from ksim.envs.contacts import ContactSensor
+from ksim.envs.ground import Ground, make_ground
 from ksim.envs.settings import SensorSettings
 from ksim.envs.terms import resolve
 from ksim.errors import ConfigError
@@ -42,13 +43,21 @@ class Scene:
         model: the compiled MuJoCo model.
         home_qpos: (nq,) the robot's home pose; props keep the model's `qpos0`.
         contacts: the task's contact sensors, by name.
+        ground: uneven ground; None where the floor is flat, or the MJCF's own.
         joint_names: (j,) names of the joints; num_actuated of them are actuated.
         joint_ids: (j,) their ids in the model; joint_qpos_adr where they lie in `qpos`, joint_dof_adr in `qvel`.
         home_joint_pos: (j,) home position of each joint, rad or m.
     """
 
-    def __init__(self, robot: Robot, model: mujoco.MjModel, contacts: Mapping[str, ContactSensor] | None = None):
+    def __init__(
+        self,
+        robot: Robot,
+        model: mujoco.MjModel,
+        contacts: Mapping[str, ContactSensor] | None = None,
+        ground: Ground | None = None,
+    ):
         self.robot = robot
+        self.ground = ground
         self.contacts = dict(contacts or {})
         self.model = model
         scalar = [mujoco.mjtJoint.mjJNT_HINGE.value, mujoco.mjtJoint.mjJNT_SLIDE.value]
@@ -165,9 +174,10 @@ def build_scene(cfg: ManagerBasedRlEnvCfg, *, visual: bool = False) -> Scene:
     robot = load(cfg.scene.robot, cfg.scene.mjcf)
     spec = robot.spec
     add_actuators(spec, robot)
-    if cfg.scene.terrain == "plane":
+    ground = make_ground(cfg.scene)
+    if cfg.scene.terrain != "none":
         replace_planes(spec, "floor")
-        _add_floor(spec)
+        _add_floor(spec, ground)
     contacts = _add_sensors(robot, cfg)
     _add_lights(spec)
     _set_options(spec, cfg.sim)
@@ -177,10 +187,10 @@ def build_scene(cfg: ManagerBasedRlEnvCfg, *, visual: bool = False) -> Scene:
         model = spec.compile()
     except ValueError as error:
         raise ConfigError(f"task.scene.robot: MuJoCo cannot compile {robot.name!r}: {error}") from None
-    return Scene(robot, model, contacts)
+    return Scene(robot, model, contacts, ground)
 
 
-def _add_floor(spec: mujoco.MjSpec) -> None:
+def _add_floor(spec: mujoco.MjSpec, ground: Ground | None) -> None:
     spec.add_texture(
         name="scene/floor",  # names that no MJCF has
         type=mujoco.mjtTexture.mjTEXTURE_2D,
@@ -194,10 +204,10 @@ def _add_floor(spec: mujoco.MjSpec) -> None:
     textures[mujoco.mjtTextureRole.mjTEXROLE_RGB] = "scene/floor"
     spec.add_material(name="scene/floor", textures=textures, texrepeat=[2, 2], texuniform=True)
     # contype 1 meets the conaffinity 1 of feet and props; conaffinity 0 keeps everything else out.
+    flat = {"type": mujoco.mjtGeom.mjGEOM_PLANE, "size": [0, 0, 0.05]}
     spec.worldbody.add_geom(
         name="floor",
-        type=mujoco.mjtGeom.mjGEOM_PLANE,
-        size=[0, 0, 0.05],
+        **(flat if ground is None else ground.add_to(spec, "scene/ground")),
         material="scene/floor",
         contype=1,
         conaffinity=0,

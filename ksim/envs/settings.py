@@ -146,6 +146,17 @@ class CommandSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PatchSettings:
+    """Settings of a kind of ground."""
+
+    columns: int = 1  # patches of it on each level
+
+    def __post_init__(self) -> None:
+        if self.columns < 1:
+            raise ValueError(f"'columns' must be at least 1, not {self.columns}; null removes a kind")
+
+
+@dataclass(frozen=True, kw_only=True)
 class SensorSettings:
     """Settings of a sensor: none, everything is a parameter of the sensor."""
 

@@ -20,6 +20,7 @@ from ksim.envs.terms import Term
 # mirror map; bodies and contacts: one number per body, or element of a contact sensor, by where they are in the home
 # pose; command: as the command says; even: stays as it is.
 MirrorKind = Literal["polar", "axial", "planar", "phase", "joints", "action", "bodies", "contacts", "command", "even"]
+MirrorMap = Callable[..., Any]  # of the scene and the term's parameters: a `ksim.envs.mirror.SignedPermutation`
 Drawing = Callable[[Context, Term], Iterable[Marker]]  # of one env, and a term as the task has it; in the world
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -28,7 +29,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 class Traits:
     """What a term declares of itself; see `term`."""
 
-    mirrors_as: MirrorKind | None = None
+    mirrors_as: MirrorKind | MirrorMap | None = None
     draws: Drawing | None = None
     time_out: bool = False
     actuated: bool = False
@@ -36,7 +37,7 @@ class Traits:
 
 def term(
     *,
-    mirrors_as: MirrorKind | None = None,
+    mirrors_as: MirrorKind | MirrorMap | None = None,
     draws: Drawing | None = None,
     time_out: bool = False,
     actuated: bool = False,
@@ -45,7 +46,8 @@ def term(
 
     Args:
         mirrors_as: of an observation or a command: how its value changes when the robot is mirrored left to right
-            (through its x-z plane), so that a learner can use the robot's symmetry.
+            (through its x-z plane), so that a learner can use the robot's symmetry. One of the kinds, or a function
+            ``(scene, *, <the term's parameters>)`` that returns the `ksim.envs.mirror.SignedPermutation`.
         draws: how it looks in pictures.
         time_out: of a termination: it truncates the episode and does not terminate it.
         actuated: its parameter `joints` names actuated joints only.

@@ -14,6 +14,7 @@ from ksim.envs.context import Context
 from ksim.envs.managers.timers import draw_steps
 from ksim.envs.math import quat_from_euler, quat_multiply
 from ksim.envs.traits import term
+from ksim.errors import ConfigError
 from ksim.mdp import drawings
 from ksim.mdp.quantities import uniform
 from ksim.robots.parts import Bodies, Joints
@@ -80,6 +81,34 @@ def reset_root(
     velocity = jnp.concatenate([uniform(keys[3], lin_vel_range, (3,)), uniform(keys[4], ang_vel_range, (3,))])
     pose = jnp.concatenate([pos, quat_multiply(turn, ctx.base_quat)])
     return {"qpos": ctx.qpos.at[adr : adr + 7].set(pose), "qvel": ctx.qvel.at[dof : dof + 6].set(velocity)}
+
+
+def start_on_patch(
+    ctx: Context, key: PRNGKeyArray, *, easiest: float = 0.0, hardest: float = 1.0, spread: float = 0.0
+) -> Writes:
+    """Move the base from where it is to the middle of a patch of the ground, any of its levels and columns alike.
+
+    Args:
+        ctx: the env.
+        key: random key.
+        easiest: first level that is drawn, as a share of all: 0 is the easiest, 1 the hardest.
+        hardest: last level that is drawn; a curriculum may raise it.
+        spread: added to each horizontal coordinate, uniform up to it, m.
+
+    Raises:
+        ConfigError: there are no patches.
+    """
+    if ctx.scene.ground is None:
+        raise ConfigError("there are no patches to start on; it needs task.scene.terrain=patches")
+    levels, columns, _ = ctx.scene.ground.starts.shape
+    level_key, column_key, place_key = jax.random.split(key, 3)
+    low, high = (jnp.round(jnp.clip(share, 0.0, 1.0) * (levels - 1)).astype(jnp.int32) for share in (easiest, hardest))
+    level = jax.random.randint(level_key, (), jnp.minimum(low, high), high + 1)
+    column = jax.random.randint(column_key, (), 0, columns)
+    start = jnp.asarray(ctx.scene.ground.starts, ctx.qpos.dtype)[level, column]
+    start = start.at[:2].add(uniform(place_key, (-spread, spread), (2,)))
+    adr = ctx.base_qpos_adr
+    return {"qpos": ctx.qpos.at[adr : adr + 3].add(start)}
 
 
 def reset_joints(

@@ -1,12 +1,19 @@
 """Observation terms: what a policy or a critic sees of one env."""
 
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from ksim.envs.context import Context
+from ksim.envs.math import yaw_of
+from ksim.envs.mirror import SignedPermutation
+from ksim.envs.scene import Scene
 from ksim.envs.traits import term
+from ksim.errors import ConfigError
 from ksim.mdp.quantities import seen_by_imu
 from ksim.robots.parts import Bodies, Joints
+
+Range = tuple[float, float]
 
 
 @term(mirrors_as="polar")
@@ -31,8 +38,8 @@ def projected_gravity(ctx: Context, *, measured: bool = True) -> Float[Array, " 
 
 @term(mirrors_as="even")
 def base_height(ctx: Context) -> Float[Array, " 1"]:
-    """Height of the base above the floor's zero, m."""
-    return ctx.base_pos[2:3]
+    """Height of the base above the ground, m."""
+    return ctx.height_above_ground(ctx.base_pos)[None]
 
 
 @term(mirrors_as="joints")
@@ -97,13 +104,60 @@ def air_time(ctx: Context, *, sensor: str) -> Float[Array, " n"]:
 
 @term(mirrors_as="bodies")
 def heights(ctx: Context, *, bodies: Bodies) -> Float[Array, " n"]:
-    """Heights of the origins of bodies above the floor's zero, m, in the order of the model.
+    """Heights of the origins of bodies above the ground, m, in the order of the model.
 
     Args:
         ctx: the env.
         bodies: bodies, by part or regex.
     """
-    return ctx.xpos[ctx.scene.find("body", bodies), 2]
+    return ctx.height_above_ground(ctx.xpos[ctx.scene.find("body", bodies)])
+
+
+def _mirrored_scan(
+    scene: Scene, *, forward: Range, width: float, spacing: float, limit: float | None = None
+) -> SignedPermutation:
+    del scene, limit
+    columns = len(_grid_line(-0.5 * width, 0.5 * width, spacing))
+    index = np.arange(len(_grid_line(*forward, spacing)) * columns).reshape(-1, columns)[:, ::-1].ravel()
+    return SignedPermutation(index, np.ones(len(index), np.float32))
+
+
+@term(mirrors_as=_mirrored_scan)
+def ground_scan(
+    ctx: Context, *, forward: Range = (-0.4, 0.8), width: float = 0.8, spacing: float = 0.2, limit: float | None = 0.5
+) -> Float[Array, " n"]:
+    """Heights of the ground around the robot, above where it would stand in its home pose, m.
+
+    The points form a grid in the heading frame: rows from back to front, each from right to left. On a flat floor all
+    are the home pose's height less the base's.
+
+    Args:
+        ctx: the env.
+        forward: where the grid begins and ends along the heading, m.
+        width: of the grid, m.
+        spacing: of the grid, m; it must go into both evenly.
+        limit: values are cut off there, m; null: they are not.
+    """
+    x, y = np.meshgrid(_grid_line(*forward, spacing), _grid_line(-0.5 * width, 0.5 * width, spacing), indexing="ij")
+    yaw = yaw_of(ctx.base_quat)
+    ahead = jnp.stack([jnp.cos(yaw), jnp.sin(yaw)])
+    left = jnp.stack([-ahead[1], ahead[0]])
+    points = ctx.base_pos[:2] + x.reshape(-1, 1) * ahead + y.reshape(-1, 1) * left
+    sole = ctx.base_pos[2] - ctx.scene.home_height
+    heights = ctx.ground_height(points) - sole
+    return heights if limit is None else jnp.clip(heights, -limit, limit)
+
+
+def _grid_line(first: float, last: float, spacing: float) -> np.ndarray:
+    """Points from first to last, both included.
+
+    Raises:
+        ConfigError: the spacing does not go into them.
+    """
+    count = round((last - first) / spacing) if spacing > 0 else 0
+    if count < 1 or abs(first + count * spacing - last) > 1e-6:
+        raise ConfigError(f"a spacing of {spacing} does not go evenly from {first:g} to {last:g}")
+    return np.linspace(first, last, count + 1)
 
 
 @term(mirrors_as="phase")

@@ -56,8 +56,8 @@ def orientation(ctx: Context) -> Float[Array, ""]:
 
 
 def base_height(ctx: Context, *, target: Length, std: Length = 0.1) -> Float[Array, ""]:
-    """How close the base is to a height, in (0, 1]: exp(-(z - target)^2 / std^2), m."""
-    error = ctx.base_pos[2] - metres(ctx.scene, target)
+    """How close the base is to a height above the ground, in (0, 1]: exp(-(z - target)^2 / std^2), m."""
+    error = ctx.height_above_ground(ctx.base_pos) - metres(ctx.scene, target)
     return jnp.exp(-jnp.square(error) / metres(ctx.scene, std) ** 2)
 
 
@@ -262,7 +262,7 @@ def feet_slip(ctx: Context, *, sensor: str) -> Float[Array, ""]:
 def feet_clearance(
     ctx: Context, *, sensor: str, height: Length, command: str | None = None, min_command: float = 0.1
 ) -> Float[Array, ""]:
-    """How far feet are from a height above the floor's zero while they swing: sum of |z - height| |v_xy|, m^2/s.
+    """How far feet are from a height above the ground while they swing: sum of |z - height| |v_xy|, m^2/s.
 
     Args:
         ctx: the env.
@@ -272,7 +272,9 @@ def feet_clearance(
         min_command: see `command`.
     """
     point, velocity = contact_points(ctx, sensor)
-    cost = jnp.sum(jnp.abs(point[:, 2] - metres(ctx.scene, height)) * jnp.linalg.norm(velocity[:, :2], axis=-1))
+    cost = jnp.sum(
+        jnp.abs(ctx.height_above_ground(point) - metres(ctx.scene, height)) * jnp.linalg.norm(velocity[:, :2], axis=-1)
+    )
     return jnp.where(is_asked_to_move(ctx, command, min_command), cost, 0.0)
 
 

@@ -5,6 +5,7 @@ from jaxtyping import Array, Bool
 
 from ksim.envs.context import Context
 from ksim.envs.traits import term
+from ksim.errors import ConfigError
 from ksim.mdp.quantities import Length, metres
 from ksim.robots.parts import Joints
 
@@ -21,8 +22,8 @@ def bad_orientation(ctx: Context, *, limit_rad: float = 1.0) -> Bool[Array, ""]:
 
 
 def low_height(ctx: Context, *, limit: Length) -> Bool[Array, ""]:
-    """The base is lower than `limit`, m."""
-    return ctx.base_pos[2] < metres(ctx.scene, limit)
+    """The base is lower above the ground than `limit`, m."""
+    return ctx.height_above_ground(ctx.base_pos) < metres(ctx.scene, limit)
 
 
 def illegal_contact(ctx: Context, *, sensor: str, force: float = 1.0) -> Bool[Array, ""]:
@@ -39,6 +40,18 @@ def out_of_range(
         if bounds is not None:
             out |= (ctx.base_pos[axis] < bounds[0]) | (ctx.base_pos[axis] > bounds[1])
     return out
+
+
+@term(time_out=True)
+def off_ground(ctx: Context, *, margin: float = 0.5) -> Bool[Array, ""]:
+    """The base is nearer than `margin`, m, to the edge of uneven ground; truncates, it does not terminate.
+
+    Raises:
+        ConfigError: the floor is flat, and has no edge.
+    """
+    if ctx.scene.ground is None:
+        raise ConfigError("the floor has no edge; it needs task.scene.terrain=patches")
+    return jnp.any(jnp.abs(ctx.base_pos[:2]) > jnp.asarray(ctx.scene.ground.half_size) - margin)
 
 
 def nan(ctx: Context) -> Bool[Array, ""]:

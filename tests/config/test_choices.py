@@ -13,7 +13,7 @@ import pytest
 from support.fake_env import FakeEnv
 
 from ksim.config import fields
-from ksim.config.schema import Config
+from ksim.config.schema import Config, PatchesCfg
 from ksim.envs.mirror import SignedPermutation
 from ksim.envs.scene import build_scene
 from ksim.envs.symmetry import Symmetry
@@ -47,6 +47,9 @@ def program(cfg: Config) -> str:
 
 def model(cfg: Config) -> bytes:
     """The compiled model."""
+    if cfg.task.scene.terrain == "patches":  # which needs some
+        patches = PatchesCfg(kinds={"hill": {"_target_": "ksim.mdp.terrains.slope"}}, levels=1, spacing=0.5)
+        cfg = changed(cfg, "task.scene.patches", patches)
     compiled = build_scene(cfg.task).model
     buffer = np.empty(mujoco.mj_sizeModel(compiled), np.uint8)
     mujoco.mj_saveModel(compiled, None, buffer)

@@ -12,6 +12,7 @@ import pytest
 from support.envs import MDP, kbot_task
 from support.jit import quick_jit
 
+from ksim.config.schema import PatchesCfg
 from ksim.envs import make_env
 from ksim.mdp import commands, events, randomize
 
@@ -23,6 +24,7 @@ MODES = {"startup": {}, "reset": {}, "step": {}, "interval": {"interval_range_s"
 EVENTS = {
     events.reset_root: {"yaw_range": [-1.0, 1.0]},
     events.reset_joints: {"position_range": [-0.01, 0.01], "velocity_range": [-0.01, 0.01]},
+    events.start_on_patch: {"spread": 0.01},
     events.push: {"speed": [0.0, 0.1]},
     events.external_force: {"bodies": TORSO, "force_range": [-1.0, 1.0], "duration_range_s": [0.02, 0.1]},
     randomize.friction: {"geoms": FEET, "range": [0.5, 1.5]},
@@ -64,7 +66,7 @@ def observed(noise):
 
 def every_draw():
     """A task in which everything that can draw does."""
-    return kbot_task(
+    task = kbot_task(
         actions={
             side: {
                 "_target_": f"{MDP}.actions.joint_position",
@@ -98,6 +100,9 @@ def every_draw():
         terminations={"time_out": {"_target_": f"{MDP}.terminations.time_out"}},
         episode_length_s=0.06,
     )
+    hills = {"hill": {"_target_": f"{MDP}.terrains.slope", "columns": 3}}
+    task.scene.terrain, task.scene.patches = "patches", PatchesCfg(kinds=hills, spacing=0.5)
+    return task
 
 
 @pytest.fixture(scope="module")

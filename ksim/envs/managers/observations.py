@@ -138,10 +138,12 @@ class ObservationManager:
                     part = mirror.of_bodies(scene, scene.find("body", parameter(term, "bodies")))
                 case "contacts":
                     part = mirror.of_contacts(scene, parameter(term, "sensor"))
-                case _:
+                case str():
                     part = mirror.of_vector(kind, size)
+                case _:
+                    part = kind(scene, **{name: parameter(term, name) for name in term.parameter_names})
             if part is None:
-                of = "elements" if kind == "contacts" else kind
+                of = kind if kind in ("joints", "bodies") else "elements"
                 raise ConfigError(f"{term.path}: its {of} do not mirror into each other; set algo.symmetry=none")
             if len(part.index) != size:
                 raise ConfigError(f"{term.path}: has {size} elements; as {kind!r} it mirrors {len(part.index)}")
