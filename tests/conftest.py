@@ -8,6 +8,7 @@ os.environ["PJRT_NPROC"] = "8"
 
 import jax
 import pytest
+from support.selection import pytest_collection_modifyitems  # noqa: F401
 
 from ksim.config.compose import compose
 from ksim.config.schema import Config
