@@ -14,6 +14,7 @@ from typing import Any
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PyTree
 from numpy.typing import ArrayLike
@@ -153,6 +154,49 @@ def read(path: Path) -> SavedPolicy:
         raise checkpoint.CheckpointError(f"{path} does not describe its policy: an older ksim wrote it")
     trust.check_policy(path / "manifest.json", str(spec[trust.TARGET]))
     cls = locate(spec[trust.TARGET], f"{path}: the policy's description")
-    like = eqx.filter_eval_shape(lambda: cls.from_spec(spec))  # type: ignore[attr-defined]
+    like = _shapes(cls, spec, description, path)
     found = checkpoint.load(path, {"policy": like}, alone=True)
     return SavedPolicy(path, found.step, description, found.trees["policy"])
+
+
+def _shapes(cls: Any, spec: Mapping[str, Any], description: Mapping[str, Any], path: Path) -> Policy:
+    """The policy with shapes in place of arrays, after it acted as its description says: a checksum says nothing of
+    who wrote that.
+    """
+    try:
+        observed = _observed(description)
+        joints = _moved(description)
+        if not description["step_dt"] > 0:
+            raise ValueError(f"step_dt: {description['step_dt']}")
+        if not (isinstance(cls, type) and issubclass(cls, Policy)):
+            raise TypeError(f"{spec[trust.TARGET]} is no Policy")
+        policy: Policy = eqx.filter_eval_shape(lambda: cls.from_spec(spec))
+        action = eqx.filter_eval_shape(_first_action, policy, jax.ShapeDtypeStruct((1, observed), jnp.float32))
+        if action.shape != (1, joints):
+            raise ValueError(f"an action for {joints} joints has the shape {action.shape}")
+    except Exception as error:  # whatever code that expects another description raises
+        why = " ".join(f"{type(error).__name__}: {error}".split())
+        raise checkpoint.CheckpointError(f"{path}: its policy is not what its description says ({why})") from error
+    return policy
+
+
+def _observed(description: Mapping[str, Any]) -> int:
+    """How many numbers the actor's terms have together."""
+    terms = description["observations"]["actor"]
+    sizes = {term["name"]: term["size"] for term in terms}
+    is_plain = all(isinstance(name, str) and type(size) is int and size > 0 for name, size in sizes.items())
+    if len(sizes) != len(terms) or not is_plain:
+        raise ValueError(f"observations: {sizes}")
+    return sum(sizes.values())
+
+
+def _moved(description: Mapping[str, Any]) -> int:
+    """How many joints the actions move."""
+    joints = [joint for action in description["actions"] for joint in action["joints"]]
+    if not all(isinstance(joint, str) for joint in joints):
+        raise TypeError(f"joints: {joints}")
+    return len(joints)
+
+
+def _first_action(policy: Policy, obs: jax.Array) -> jax.Array:
+    return policy(obs, policy.init_carry(1))[0].mode()

@@ -66,6 +66,7 @@ def saved(tmp_path, monkeypatch) -> ksim.policies.saved.SavedPolicy:
     about = {
         "observations": {"actor": [{"name": "x", "size": 1}]},
         "actions": [{"joints": ["left", "right"]}],
+        "step_dt": 0.02,
         "policy": {"_target_": "support.recurrent.Elman", **POLICY.spec()},
     }
     return ksim.load_policy(checkpoint.save(tmp_path, 5, {"policy": POLICY}, about))
