@@ -35,6 +35,7 @@ class EnvParts:
 
     def __init__(self, cfg: ManagerBasedRlEnvCfg, engine: str, threads: int | None = None):
         self.cfg = cfg
+        self.engine, self.threads = engine, threads
         self.physics_dt = cfg.sim.timestep
         self.step_dt = self.physics_dt * cfg.decimation
         self.max_episode_steps = covering_steps(cfg.episode_length_s, self.step_dt)

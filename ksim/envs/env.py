@@ -26,6 +26,7 @@ class Env(Phases):
 
     Attributes:
         cfg: the task.
+        engine, threads: what it was built with.
         scene: the compiled model and its names.
         physics: the engine.
         events, commands, actions, contacts, observations, rewards, terminations, metrics, curriculum: the managers.

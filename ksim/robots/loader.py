@@ -45,6 +45,7 @@ def load(name: str, mjcf: str | None = None) -> Robot:
     where = f"task.scene.robot: {folder / 'robot.yaml'}" if mjcf is None else "task.scene.mjcf"
     path = _mjcf_path(mjcf or table.mjcf, folder if mjcf is None else Path(), where)
     spec = mjcf_file.read(path, where)
+    keyframes = mjcf_file.keyframes(spec)
     mjcf_file.strip(spec)
     found = Names(spec, where if mjcf is None else f"{where}: {path}")
     if mjcf is None:
@@ -74,6 +75,7 @@ def load(name: str, mjcf: str | None = None) -> Robot:
         torque_limit_u=np.array([row.torque_limit for row in rows.values()]),
         armature_u=model.dof_armature[model.jnt_dofadr[ids]],
         home_qpos=home_qpos,
+        keyframes={name: qpos for name, qpos in keyframes.items() if len(qpos) == model.nq},
         base_body=base,
         is_floating_base=is_floating_base,
         imu_site=_imu_site(found, table, mjcf is None),

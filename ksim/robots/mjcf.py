@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import mujoco
+import numpy as np
 
 from ksim.config.words import one_line
 from ksim.errors import ConfigError
@@ -37,6 +38,11 @@ def compile_model(spec: mujoco.MjSpec, path: Path, where: str) -> mujoco.MjModel
         return spec.compile()
     except ValueError as e:
         raise ConfigError(f"{where}: {path}: {one_line(e)}") from None
+
+
+def keyframes(spec: mujoco.MjSpec) -> dict[str, np.ndarray]:
+    """The positions of its keyframes, by name; those that give none, or have no name, are left out."""
+    return {key.name: np.array(key.qpos) for key in spec.keys if key.name and len(key.qpos)}
 
 
 def strip(spec: mujoco.MjSpec) -> None:

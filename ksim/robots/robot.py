@@ -46,6 +46,8 @@ class Robot:
     """Rotor inertia seen at the joint, kg m^2 (kg)."""
     home_qpos: np.ndarray
     """(nq,), in MuJoCo's layout; the feet of a legged robot touch a floor at z = 0."""
+    keyframes: Mapping[str, np.ndarray]
+    """Poses that the MJCF names, each (nq,)."""
     base_body: str
     """The body of the part ``base``."""
     is_floating_base: bool

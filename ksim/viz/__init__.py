@@ -1,1 +1,1 @@
-"""Pictures of what happened: offscreen video and plots. Host side, NumPy only; nothing here imports JAX."""
+"""Pictures of what happened: offscreen video and plots. Host side, NumPy only; nothing but `viewer` imports JAX."""
