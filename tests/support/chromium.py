@@ -1,5 +1,6 @@
-"""A page in headless Chromium, watched through its DevTools protocol over two pipes: no driver, no port."""
+"""Pages in headless Chromium, driven and watched through its DevTools protocol over two pipes: no driver, no port."""
 
+import base64
 import itertools
 import json
 import os
@@ -12,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 FLAGS = (
-    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
+    "--headless --no-sandbox --disable-quic --no-first-run --disable-background-networking"
     " --disable-component-update --disable-sync --disable-dev-shm-usage --remote-debugging-pipe"
 ).split()
+WEBGL = ["--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
 # The browser reads commands from its descriptor 3 and writes answers to 4.
 _START = """
 import fcntl, os, sys
@@ -23,6 +25,13 @@ os.dup2(ends[0], 3)
 os.dup2(ends[1], 4)
 os.execvp(sys.argv[3], sys.argv[3:])
 """
+
+_PLACE = """(() => {
+  const read = [...document.querySelectorAll("*")].filter(e => e.innerText && e.innerText.trim() === %s);
+  const boxes = read.map(e => e.getBoundingClientRect()).filter(box => box.width > 0 && box.height > 0);
+  boxes.sort((a, b) => a.width * a.height - b.width * b.height);
+  return boxes.length && {x: boxes[0].x + boxes[0].width / 2, y: boxes[0].y + boxes[0].height / 2};
+})()"""
 
 
 def executable() -> str | None:
@@ -54,77 +63,178 @@ def visit(page: Path, profile: Path, expression: str = "null", timeout: float = 
         expression: JavaScript.
         timeout: in seconds.
     """
-    read_by_browser, write = os.pipe()
-    read, written_by_browser = os.pipe()
-    command = [executable() or "chromium", *FLAGS, f"--user-data-dir={profile}"]
-    child = subprocess.Popen(
-        [sys.executable, "-c", _START, str(read_by_browser), str(written_by_browser), *command],
-        pass_fds=(read_by_browser, written_by_browser),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    os.close(read_by_browser)
-    os.close(written_by_browser)
-    try:
-        return _visit(_DevTools(read, write, time.monotonic() + timeout), page, expression)
-    finally:
-        child.kill()
-        child.wait()
-        os.close(read)
-        os.close(write)
+    with Browser(profile, timeout=timeout) as browser:
+        opened = browser.open(page.absolute().as_uri())
+        value = opened.evaluate(expression)
+        return Visit(opened.errors(), opened.requests(), value)
 
 
-def _visit(browser: "_DevTools", page: Path, expression: str) -> Visit:
-    target = browser.call("Target.createTarget", url="about:blank")["targetId"]
-    browser.session = browser.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
-    for domain in ("Log", "Network", "Page", "Runtime"):
-        browser.call(f"{domain}.enable")
-    browser.call("Page.navigate", url=page.absolute().as_uri())
-    browser.wait_for("Page.loadEventFired")
-    value = browser.call("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
-    result = Visit(value=value["result"].get("value"))
-    for event in browser.events:
-        found = event["params"]
-        if event["method"] == "Runtime.exceptionThrown":
-            result.errors.append(str(found["exceptionDetails"].get("exception", found["exceptionDetails"])))
-        elif event["method"] == "Runtime.consoleAPICalled" and found["type"] in ("error", "assert"):
-            result.errors.append(str(found["args"]))
-        elif event["method"] == "Log.entryAdded" and found["entry"]["level"] in ("error", "warning"):
-            result.errors.append(f"{found['entry']['text']} {found['entry'].get('url', '')[:80]}")
-        elif event["method"] == "Network.requestWillBeSent":
-            result.requests.append(found["request"]["url"][:80])
-    return result
+class Browser:
+    """A headless Chromium, to be closed; with `webgl`, it draws three dimensions in software."""
+
+    def __init__(
+        self, profile: Path, *, webgl: bool = False, size: tuple[int, int] = (1200, 800), timeout: float = 120.0
+    ):
+        read_by_browser, write = os.pipe()
+        read, written_by_browser = os.pipe()
+        graphics = WEBGL if webgl else ["--disable-gpu"]
+        window = f"--window-size={size[0]},{size[1]}"
+        command = [executable() or "chromium", *FLAGS, *graphics, window, f"--user-data-dir={profile}"]
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", _START, str(read_by_browser), str(written_by_browser), *command],
+            pass_fds=(read_by_browser, written_by_browser),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        os.close(read_by_browser)
+        os.close(written_by_browser)
+        self._ends = (read, write)
+        self._tools = _DevTools(read, write, timeout)
+
+    def open(self, url: str) -> "Page":
+        """A page in a tab of its own, once it has loaded."""
+        target = self._tools.call(None, "Target.createTarget", url="about:blank")["targetId"]
+        session = self._tools.call(None, "Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+        page = Page(self._tools, session, target)
+        for domain in ("Log", "Network", "Page", "Runtime"):
+            page.call(f"{domain}.enable")
+        page.call("Page.navigate", url=url)
+        self._tools.wait_for(session, "Page.loadEventFired")
+        return page
+
+    def close(self) -> None:
+        """End it at once, its connections included."""
+        self.process.kill()
+        self.process.wait()
+        for end in self._ends:
+            os.close(end)
+
+    def __enter__(self) -> "Browser":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+@dataclass(frozen=True)
+class Page:
+    """A page that is open. Places on it are in pixels from its upper left corner."""
+
+    tools: "_DevTools"
+    session: str
+    target: str
+
+    def call(self, method: str, **params: Any) -> dict[str, Any]:
+        """A command of the protocol."""
+        return self.tools.call(self.session, method, **params)
+
+    def evaluate(self, expression: str) -> Any:
+        """What JavaScript comes to, promises awaited."""
+        found = self.call("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
+        assert "exceptionDetails" not in found, found
+        return found["result"].get("value")
+
+    def wait_until(self, expression: str, timeout: float = 30.0) -> Any:
+        """Evaluate again and again until it is true."""
+        deadline = time.monotonic() + timeout
+        while not (value := self.evaluate(expression)):
+            assert time.monotonic() < deadline, f"never true: {expression}"
+            time.sleep(0.1)
+        return value
+
+    def drag(self, start: tuple[float, float], end: tuple[float, float], steps: int = 10, hold_s: float = 0.0) -> None:
+        """Press the left button, move the mouse, and let it go, after a while if wanted."""
+        (x0, y0), (x1, y1) = start, end
+        self._mouse("mouseMoved", x0, y0, buttons=0)
+        self._mouse("mousePressed", x0, y0)
+        for i in range(1, steps + 1):
+            self._mouse("mouseMoved", x0 + (x1 - x0) * i / steps, y0 + (y1 - y0) * i / steps)
+            time.sleep(0.03)
+        time.sleep(hold_s)
+        self._mouse("mouseReleased", x1, y1, buttons=0)
+
+    def click(self, at: tuple[float, float]) -> None:
+        """Press the left button and let it go."""
+        self._mouse("mouseMoved", *at, buttons=0)
+        self._mouse("mousePressed", *at)
+        self._mouse("mouseReleased", *at, buttons=0)
+
+    def place(self, text: str) -> tuple[float, float]:
+        """The middle of the smallest visible element that reads so."""
+        found = self.evaluate(_PLACE % json.dumps(text))
+        assert found, f"nothing reads {text!r}"
+        return found["x"], found["y"]
+
+    def press(self, key: str, code: str, key_code: int, shift: bool = False) -> None:
+        """Press a key and let it go: its `key`, `code` and `keyCode`, as events in JavaScript name them."""
+        what = {"key": key, "code": code, "windowsVirtualKeyCode": key_code, "modifiers": 8 if shift else 0}
+        self.call("Input.dispatchKeyEvent", type="rawKeyDown", **what)
+        self.call("Input.dispatchKeyEvent", type="keyUp", **what)
+
+    def screenshot(self) -> bytes:
+        """The page as a PNG."""
+        return base64.b64decode(self.call("Page.captureScreenshot", format="png")["data"])
+
+    def close(self) -> None:
+        """Close the tab."""
+        self.tools.call(None, "Target.closeTarget", targetId=self.target)
+
+    def errors(self) -> list[str]:
+        """What its console shows: exceptions, `console.error`, and what the browser itself complains about."""
+        self.evaluate("null")  # what has happened until now has then arrived
+        found = []
+        for method, params in self._events():
+            if method == "Runtime.exceptionThrown":
+                found.append(str(params["exceptionDetails"].get("exception", params["exceptionDetails"])))
+            elif method == "Runtime.consoleAPICalled" and params["type"] in ("error", "assert"):
+                found.append(str(params["args"]))
+            elif method == "Log.entryAdded" and params["entry"]["level"] in ("error", "warning"):
+                found.append(f"{params['entry']['text']} {params['entry'].get('url', '')[:80]}")
+        return found
+
+    def requests(self) -> list[str]:
+        """URLs that it asked for, itself among them, up to their 80th character."""
+        sent = [params for method, params in self._events() if method == "Network.requestWillBeSent"]
+        return [params["request"]["url"][:80] for params in sent]
+
+    def _events(self) -> list[tuple[str, dict[str, Any]]]:
+        return [(e["method"], e["params"]) for e in self.tools.events if e.get("sessionId") == self.session]
+
+    def _mouse(self, kind: str, x: float, y: float, buttons: int = 1) -> None:
+        button = "none" if kind == "mouseMoved" and not buttons else "left"
+        self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button=button, buttons=buttons, clickCount=1)
 
 
 class _DevTools:
     """Commands and events of the protocol: JSON objects, each ended by a zero byte."""
 
-    def __init__(self, read: int, write: int, deadline: float):
+    def __init__(self, read: int, write: int, timeout: float):
         self.events: list[dict[str, Any]] = []
-        self.session: str | None = None
-        self._read, self._write, self._deadline = read, write, deadline
+        self._read, self._write, self._timeout = read, write, timeout
         self._numbers = itertools.count(1)
         self._rest = b""
         os.set_blocking(read, False)
 
-    def call(self, method: str, **params: Any) -> dict[str, Any]:
+    def call(self, session: str | None, method: str, **params: Any) -> dict[str, Any]:
         number = next(self._numbers)
         command = {"id": number, "method": method, "params": params}
-        if self.session is not None:
-            command["sessionId"] = self.session
+        if session is not None:
+            command["sessionId"] = session
         os.write(self._write, json.dumps(command).encode() + b"\0")
-        while (message := self._next()).get("id") != number:
+        deadline = time.monotonic() + self._timeout
+        while (message := self._next(deadline)).get("id") != number:
             pass
         assert "error" not in message, message
         return message["result"]
 
-    def wait_for(self, method: str) -> None:
-        while all(event["method"] != method for event in self.events):
-            self._next()
+    def wait_for(self, session: str, method: str) -> None:
+        deadline = time.monotonic() + self._timeout
+        while all((e["method"], e.get("sessionId")) != (method, session) for e in self.events):
+            self._next(deadline)
 
-    def _next(self) -> dict[str, Any]:
+    def _next(self, deadline: float) -> dict[str, Any]:
         while b"\0" not in self._rest:
-            assert time.monotonic() < self._deadline, "Chromium does not answer"
+            assert time.monotonic() < deadline, "Chromium does not answer"
             try:
                 data = os.read(self._read, 1 << 20)
                 assert data, "Chromium is gone"

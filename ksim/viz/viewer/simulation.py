@@ -1,9 +1,11 @@
 """What every viewer drives and looks at: a task's envs, a policy or none, and what a person does to them."""
 
+import copy
 import logging
+import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Self
 
 import mujoco
 import numpy as np
@@ -177,6 +179,23 @@ class Simulation(EnvsInHand):
             with self.lock:
                 self._follows = which == "latest"
                 self._take(trained)
+
+    @property
+    def follows_training(self) -> bool:
+        """Whether newer checkpoints are taken as they come."""
+        return self._follows
+
+    def twin(self, trained: Trained) -> Self:
+        """The same envs in the same state, played by another policy from now on; both go their own ways.
+
+        It has no checkpoints of its own and keeps no history; a policy of the same shapes compiles nothing.
+        """
+        with self.lock:
+            twin = copy.copy(self)
+            twin.lock, twin.history, twin.checkpoints = threading.RLock(), History(1), None
+            twin._follows, twin._data, twin._programs = False, mujoco.MjData(self.model), copy.copy(self._programs)
+            twin._take(trained)
+            return twin
 
     # What is to be seen
 

@@ -1,0 +1,1 @@
+"""The viewer in a browser, on viser (`pip install 'ksim[web]'`)."""
