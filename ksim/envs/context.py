@@ -116,6 +116,15 @@ class Context:
         """
         return _named(self.memory, name, "task.commands.", "command").value
 
+    def command_time_left(self, name: str) -> Float[Array, ""]:
+        """Seconds until a command of `task.commands` is drawn anew.
+
+        Raises:
+            ConfigError: there is no such command.
+        """
+        steps_left = _named(self.memory, name, "task.commands.", "command").steps_left
+        return steps_left * jnp.asarray(self.step_dt, float_dtype())
+
     def curriculum(self, name: str) -> Array:
         """The present value of a curriculum of `task.curriculum`.
 

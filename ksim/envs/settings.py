@@ -138,11 +138,13 @@ class ActionSettings:
 class CommandSettings:
     """Settings of a command term."""
 
-    resampling_time_range_s: tuple[float, float]  # time to the next resampling, drawn uniformly, in seconds
+    # Time to the next resampling, drawn uniformly, in seconds; None: drawn only when an episode begins.
+    resampling_time_range_s: tuple[float, float] | None
     fixed: tuple[float, ...] | None = None  # terms see this value in place of what is drawn; for evals and the viewer
 
     def __post_init__(self) -> None:
-        _check_range("resampling_time_range_s", self.resampling_time_range_s, positive=True)
+        if self.resampling_time_range_s is not None:
+            _check_range("resampling_time_range_s", self.resampling_time_range_s, positive=True)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,6 +14,7 @@ from ksim.envs.math import wrap_angle, yaw_of
 from ksim.envs.traits import term
 from ksim.errors import ConfigError
 from ksim.mdp import drawings
+from ksim.mdp.quantities import is_asked_to_move
 
 Range = tuple[float, float]
 
@@ -83,6 +84,58 @@ class uniform_velocity(eqx.Module):  # noqa: N801  (a term's name, as a task wri
         yaw_rate = jnp.where(goal.is_heading, turn, goal.velocity[2])
         value = jnp.concatenate([goal.velocity[:2], yaw_rate[None]])
         return jnp.where(goal.is_standing, 0.0, value), goal
+
+
+class GaitClock(eqx.Module):
+    """What `gait_clock` carries.
+
+    Attributes:
+        phase: of the gait, in periods, from 0 to 1.
+        runs: false while it is stopped.
+    """
+
+    phase: Float[Array, ""]
+    runs: Bool[Array, ""]
+
+
+@term(mirrors_as="phase", draws=drawings.gait_clock)
+class gait_clock(eqx.Module):  # noqa: N801  (a term's name, as a task writes it)
+    """The clock of a gait, (cos, sin) of 2 pi times its phase; (0, 0) while it is stopped.
+
+    It runs while another command asks to move. When that asks to stand, the clock goes on to the next half period, so
+    that a step is finished, and stops there; from there it starts again. An episode begins at either half.
+
+    Args:
+        period_s: of the gait, s: the time of two steps of a biped.
+        command: name of the command that asks to move, longer than `min_command` in its own units; it must come first
+            in the task. None: it always runs.
+        min_command: see `command`.
+    """
+
+    period_s: float = 0.8
+    command: str | None = None
+    min_command: float = 0.1
+
+    def __check_init__(self) -> None:
+        if isinstance(self.period_s, float | int) and self.period_s <= 0:
+            raise ConfigError(f"period_s: must be positive, not {self.period_s}")
+
+    def init(self, ctx: Context, key: PRNGKeyArray) -> GaitClock:
+        """Stopped, with either foot due."""
+        half = jax.random.bernoulli(key).astype(ctx.qpos.dtype)
+        return GaitClock(0.5 * half, jnp.zeros((), bool))
+
+    def __call__(self, ctx: Context, clock: GaitClock) -> tuple[Float[Array, " 2"], GaitClock]:
+        """One env step later."""
+        moves = is_asked_to_move(ctx, self.command, self.min_command)
+        # Halves are counted by the nearest 1e-4 of them: the sum of many float32 steps hardly ever is 1 exactly.
+        ahead = clock.phase + ctx.step_dt / self.period_s
+        half = jnp.floor(2.0 * ahead + 1e-4)
+        stops = ~moves & (~clock.runs | (half > jnp.floor(2.0 * clock.phase + 1e-4)))
+        rest = jnp.where(clock.runs, 0.5 * half, clock.phase)
+        phase = jnp.where(stops, rest, ahead) % 1.0
+        angle = 2.0 * jnp.pi * phase
+        return jnp.where(stops, 0.0, jnp.stack([jnp.cos(angle), jnp.sin(angle)])), GaitClock(phase, ~stops)
 
 
 def uniform(ctx: Context, key: PRNGKeyArray, *, low: tuple[float, ...], high: tuple[float, ...]) -> Float[Array, " n"]:

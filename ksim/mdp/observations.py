@@ -10,7 +10,7 @@ from ksim.envs.mirror import SignedPermutation
 from ksim.envs.scene import Scene
 from ksim.envs.traits import term
 from ksim.errors import ConfigError
-from ksim.mdp.quantities import seen_by_imu
+from ksim.mdp.quantities import lowest_points, seen_by_imu
 from ksim.robots.parts import Bodies, Joints
 
 Range = tuple[float, float]
@@ -73,6 +73,12 @@ def command(ctx: Context, *, name: str) -> Float[Array, " n"]:
     return ctx.command(name)
 
 
+@term(mirrors_as="even")
+def command_time_left(ctx: Context, *, name: str) -> Float[Array, " 1"]:
+    """Seconds until a command is drawn anew. A robot does not know them: give them to the critic."""
+    return ctx.command_time_left(name)[None]
+
+
 @term(mirrors_as="joints", actuated=True)
 def actuator_force(ctx: Context, *, joints: Joints = ".*") -> Float[Array, " n"]:
     """Torque or force of the joints' actuators in the last substep, N m or N."""
@@ -100,6 +106,12 @@ def contact_force(ctx: Context, *, sensor: str) -> Float[Array, " n"]:
 def air_time(ctx: Context, *, sensor: str) -> Float[Array, " n"]:
     """For how long each element of a contact sensor has been in the air, s; 0 in contact. It needs `track_time`."""
     return ctx.contact(sensor).air_time
+
+
+@term(mirrors_as="contacts")
+def clearance(ctx: Context, *, sensor: str) -> Float[Array, " n"]:
+    """Height of the lowest point of each element of a contact sensor above the ground, m."""
+    return lowest_points(ctx, sensor)
 
 
 @term(mirrors_as="bodies")

@@ -52,6 +52,13 @@ def planar_velocity(ctx: Context) -> Float[Array, " 3"]:
     return jnp.concatenate([rotate_inverse(heading, ctx.base_lin_vel_w)[:2], yaw_rate[None]])
 
 
+def from_heading(ctx: Context, vector: Float[Array, " 2"]) -> Float[Array, " 2"]:
+    """A horizontal vector (x forward, y left) of the base's heading frame in the world."""
+    yaw = yaw_of(ctx.base_quat)
+    cos, sin = jnp.cos(yaw), jnp.sin(yaw)
+    return jnp.stack([cos * vector[0] - sin * vector[1], sin * vector[0] + cos * vector[1]])
+
+
 def is_asked_to_move(ctx: Context, command: str | None, min_command: float) -> Bool[Array, ""]:
     """Whether a command is longer than `min_command`, in its own units; without a command, always."""
     if command is None:
@@ -125,12 +132,59 @@ def contact_points(ctx: Context, sensor: str) -> tuple[Float[Array, "n 3"], Floa
     Raises:
         ConfigError: the task has no such contact sensor.
     """
-    model = ctx.scene.model
     points, velocities = [], []
     ctx.contact(sensor)  # says so if there is none
-    for names in ctx.scene.contacts[sensor].sensors:
-        geoms = np.array([model.sensor(name).objid[0] for name in names])
-        bodies = model.geom_bodyid[geoms]
+    for geoms in _geoms_of_each(ctx.scene, sensor):
+        bodies = ctx.scene.model.geom_bodyid[geoms]
         points.append(jnp.mean(ctx.geom_xpos[geoms], axis=0))
         velocities.append(jnp.mean(ctx.point_lin_vel(bodies, ctx.geom_xpos[geoms]), axis=0))
     return jnp.stack(points), jnp.stack(velocities)
+
+
+def home_heights(scene: Scene, sensor: str) -> Float[np.ndarray, " n"]:
+    """Heights of the points that `contact_points` gives, in the home pose, m."""
+    data = mujoco.MjData(scene.model)
+    data.qpos = scene.home_qpos
+    mujoco.mj_kinematics(scene.model, data)
+    return np.array([data.geom_xpos[geoms, 2].mean() for geoms in _geoms_of_each(scene, sensor)])
+
+
+def lowest_points(ctx: Context, sensor: str) -> Float[Array, " n"]:
+    """Height above the ground of the lowest point of each element of a contact sensor, such as a foot, m.
+
+    Of the geoms' true surfaces; of a mesh's and a height field's bounding box.
+
+    Raises:
+        ConfigError: the task has no such contact sensor.
+    """
+    ctx.contact(sensor)  # says so if there is none
+    elements = _geoms_of_each(ctx.scene, sensor)
+    return jnp.stack([jnp.min(jnp.stack([_lowest_point(ctx, geom) for geom in geoms])) for geoms in elements])
+
+
+def _lowest_point(ctx: Context, geom: int) -> Float[Array, ""]:
+    """The height of a convex body's lowest point is that of its centre less its extent along the vertical."""
+    model = ctx.scene.model
+    size, kind = model.geom_size[geom], mujoco.mjtGeom(model.geom_type[geom])
+    up = ctx.geom_xmat[geom].reshape(3, 3)[2]  # the vertical in the geom's frame
+    centre = ctx.height_above_ground(ctx.geom_xpos[geom])
+    match kind:
+        case mujoco.mjtGeom.mjGEOM_SPHERE:
+            extent = size[0]
+        case mujoco.mjtGeom.mjGEOM_CAPSULE:
+            extent = size[0] + size[1] * jnp.abs(up[2])
+        case mujoco.mjtGeom.mjGEOM_ELLIPSOID:
+            extent = jnp.linalg.norm(up * size)
+        case mujoco.mjtGeom.mjGEOM_CYLINDER:
+            extent = size[0] * jnp.linalg.norm(up[:2]) + size[1] * jnp.abs(up[2])
+        case _:
+            box = model.geom_aabb[geom]
+            centre = centre + jnp.sum(up * box[:3])
+            extent = jnp.sum(jnp.abs(up) * box[3:])
+    return centre - extent
+
+
+def _geoms_of_each(scene: Scene, sensor: str) -> list[np.ndarray]:
+    """Ids of the geoms of each element of a contact sensor."""
+    model = scene.model
+    return [np.array([model.sensor(name).objid[0] for name in names]) for names in scene.contacts[sensor].sensors]

@@ -9,7 +9,17 @@ from ksim.envs import mirror
 from ksim.envs.context import Context
 from ksim.envs.traits import term
 from ksim.errors import ConfigError
-from ksim.mdp.quantities import Length, contact_points, is_asked_to_move, metres, per_joint, planar_velocity
+from ksim.mdp.gait import swing_share
+from ksim.mdp.quantities import (
+    Length,
+    contact_points,
+    from_heading,
+    home_heights,
+    is_asked_to_move,
+    metres,
+    per_joint,
+    planar_velocity,
+)
 from ksim.robots.parts import Bodies, Joints
 
 Std = float | dict[str, float]
@@ -66,7 +76,7 @@ def still(ctx: Context, *, std: float = 0.3) -> Float[Array, ""]:
     return jnp.exp(-jnp.linalg.norm(ctx.base_lin_vel_w[:2]) / std)
 
 
-def capture_point(ctx: Context, *, feet: Bodies, std: Length = 0.1) -> Float[Array, ""]:
+def capture_point(ctx: Context, *, feet: Bodies, std: Length = 0.1, command: str | None = None) -> Float[Array, ""]:
     """How close the capture point is to the middle of the feet, in (0, 1]: exp(-|xi - p|^2 / std^2), m.
 
     The capture point xi = c + v / omega is where a robot, seen as a linear inverted pendulum, must put its centre
@@ -77,13 +87,17 @@ def capture_point(ctx: Context, *, feet: Bodies, std: Length = 0.1) -> Float[Arr
         ctx: the env.
         feet: bodies of the feet, by part or regex; p is the mean of their origins, the ankles.
         std: distance of the reward's fall, m.
+        command: name of an (x, y, yaw rate) command: v is then the velocity beyond the commanded one.
     """
     scene = ctx.scene
+    velocity = ctx.base_lin_vel_w[:2]
+    if command is not None:
+        velocity = velocity - from_heading(ctx, ctx.command(command)[:2])
     com = ctx.subtree_com[scene.model.body(scene.robot.base_body).id]
     ankles = jnp.mean(ctx.xpos[scene.find("body", feet)], axis=0)
     gravity = -float(scene.model.opt.gravity[2])
     omega = jnp.sqrt(gravity / jnp.maximum(com[2] - ankles[2], 0.1))
-    error = com[:2] + ctx.base_lin_vel_w[:2] / omega - ankles[:2]
+    error = com[:2] + velocity / omega - ankles[:2]
     return jnp.exp(-jnp.sum(jnp.square(error)) / metres(scene, std) ** 2)
 
 
@@ -281,3 +295,47 @@ def feet_clearance(
 def contact_force(ctx: Context, *, sensor: str, limit: float) -> Float[Array, ""]:
     """By how much the peak forces of a contact sensor's elements exceed a limit in this env step, summed, N."""
     return jnp.sum(jnp.maximum(ctx.contact(sensor).peak_force - limit, 0.0))
+
+
+def feet_swing(
+    ctx: Context,
+    *,
+    sensor: str,
+    clock: str,
+    height: Length,
+    stance: float = 0.5,
+    offsets: tuple[float, ...] | None = None,
+) -> Float[Array, ""]:
+    """How well feet rise and fall with a gait's clock, from -1 to 1: 1 - sum(|z - target|) / height.
+
+    z is the height of the middle of a foot's geoms above the ground, less that in the home pose, and the target
+    `height` times `gait.swing_share`. Linear, so that a foot that hardly leaves the ground already earns by it.
+
+    Args:
+        ctx: the env.
+        sensor: name of a contact sensor, an element for each foot.
+        clock: name of a command `gait_clock`; while it is stopped, all feet are due on the ground.
+        height: in the middle of a swing, m.
+        stance: share of the period in which a foot is on the ground.
+        offsets: by how much each foot, in the sensor's order, is ahead of the clock, in periods; None: evenly spread.
+    """
+    point, _ = contact_points(ctx, sensor)
+    top = metres(ctx.scene, height)
+    z = ctx.height_above_ground(point) - home_heights(ctx.scene, sensor)
+    target = top * swing_share(ctx, clock, len(z), stance=stance, offsets=offsets)
+    return jnp.maximum(1.0 - jnp.sum(jnp.abs(z - target)) / top, -1.0)
+
+
+def feet_on_time(
+    ctx: Context, *, sensor: str, clock: str, stance: float = 0.5, offsets: tuple[float, ...] | None = None
+) -> Float[Array, ""]:
+    """Share of the feet that touch the ground when a gait's clock says so and are in the air when it says that.
+
+    Args:
+        ctx: the env.
+        sensor: name of a contact sensor, an element for each foot.
+        clock, stance, offsets: as for `feet_swing`.
+    """
+    found = ctx.contact(sensor).found
+    is_due_up = swing_share(ctx, clock, len(found), stance=stance, offsets=offsets) > 0.0
+    return jnp.mean(1.0 * (found != is_due_up))

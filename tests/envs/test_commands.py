@@ -76,6 +76,16 @@ def test_commands_are_drawn_as_they_say(play):
     assert np.unique(value[changed][:, 0]).size > 0.99 * changed.sum()
 
 
+def test_a_command_without_a_time_range_holds_for_the_episode():
+    player = Player(task(resampling_time_range_s=None))
+    _, first = player.reset(E, random_age=True)
+    steps = player.play(np.zeros((30, E, 1)), random_age=True)
+    value = np.stack([first["actor"], *(step.out.obs["actor"] for step in steps)])
+    changed = (np.diff(value, axis=0) != 0).all(axis=-1)
+    done = np.stack([step.out.done for step in steps])
+    assert np.array_equal(changed, done) and done.sum() >= E
+
+
 def test_a_reset_draws_no_other_envs_command(play):
     """The others keep command and timer to the bit, whether env 0 ends or not."""
     player, _, steps = play

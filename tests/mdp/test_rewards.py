@@ -17,10 +17,10 @@ def base(scene, data, local):
     return measure.velocity(scene, data, scene.robot.base_body, local=local)
 
 
-def capture_point(scene, data):
+def capture_point(scene, data, beyond=(0.0, 0.0)):
     ankles = np.mean([data.body(b).xpos for b in ("LFootBushing_GPF_1517_12", "RFootBushing_GPF_1517_12")], axis=0)
     com = data.body("base").subtree_com
-    xi = com[:2] + base(scene, data, False)[1][:2] / np.sqrt(9.81 / (com[2] - ankles[2]))
+    xi = com[:2] + (base(scene, data, False)[1][:2] - beyond) / np.sqrt(9.81 / (com[2] - ankles[2]))
     return np.exp(-np.sum((xi - ankles[:2]) ** 2) / 0.2**2)
 
 
@@ -119,6 +119,18 @@ CASES = {
 }
 
 
+def test_the_capture_point_of_the_velocity_beyond_the_command(kbot):
+    """The command is in the base's heading frame, the capture point in the world."""
+    data = simulation(kbot)
+    forward = data.body("base").xmat.reshape(3, 3)[:, 0]
+    heading = np.arctan2(forward[1], forward[0])
+    assert abs(heading) > 0.1
+    commanded_xy = Rotation.from_euler("z", heading).apply([*COMMAND[:2], 0.0])[:2]
+    ctx = context(kbot, data, memory=commanded(*COMMAND))
+    value = rewards.capture_point(ctx, feet=".*FootBushing.*", std=0.2, command="twist")
+    np.testing.assert_allclose(value, capture_point(kbot, data, commanded_xy), rtol=1e-4)
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_a_term_is_its_formula(kbot, name):
     params, expected = CASES[name]
@@ -133,6 +145,7 @@ def test_a_term_is_its_formula(kbot, name):
 def test_every_reward_term_is_tested():
     terms = {n for n, f in vars(rewards).items() if getattr(f, "__module__", "") == rewards.__name__}
     of_contacts = {"feet_air_time", "feet_slip", "feet_clearance", "contact_force"}  # in test_contact_terms.py
+    of_contacts |= {"feet_swing", "feet_on_time"}  # in test_gait.py
     assert terms == set(CASES) | of_contacts | {"pole_upright", "action_rate_rate"}
 
 

@@ -18,6 +18,8 @@ from ksim.envs.terms import Term
 from ksim.envs.tree import strong, where
 from ksim.errors import ConfigError
 
+_NEVER = 1 << 30  # env steps: months
+
 
 class CommandState(eqx.Module):
     """What one command of one env remembers.
@@ -54,7 +56,8 @@ class CommandManager:
             old = ctx.memory.get(term.path)
             now = ctx.remembering(memory)
             draw_key, timer_key = jax.random.split(jax.random.fold_in(key, i))
-            steps = draw_steps(timer_key, term.settings.resampling_time_range_s, self.step_dt)
+            range_s = term.settings.resampling_time_range_s
+            steps = jnp.int32(_NEVER) if range_s is None else draw_steps(timer_key, range_s, self.step_dt)
             with at(term):
                 drawn = self._draw(term, now, draw_key)
                 if old is not None:
