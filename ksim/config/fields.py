@@ -17,6 +17,7 @@ from ksim.config.words import hint, listed
 from ksim.errors import ConfigError
 
 _LIMITS = "ksim.limits"
+_TRACEABLE = "ksim.traceable"
 
 
 @dataclass(frozen=True)
@@ -84,15 +85,18 @@ def setting(
     choices: Sequence[Any] | None = None,
     or_path: bool = False,
     length: int | None = None,
+    traceable: bool = False,
 ) -> Any:
     """A dataclass field with what its values may be; the arguments are those of `Limits`.
 
     Args:
         default: its value where none is given; a list is copied. Without it, one must be given.
         above, at_least, at_most, choices, or_path, length: see `Limits`.
+        traceable: a number that may be an array inside `jit`, as nothing branches on it in Python: runs in which it
+            differs can train in one program.
     """
     limits = Limits(above, at_least, at_most, tuple(choices) if choices is not None else None, or_path, length)
-    metadata = {_LIMITS: limits}
+    metadata = {_LIMITS: limits, _TRACEABLE: traceable}
     if isinstance(default, list | dict):
         return dataclasses.field(default_factory=lambda: copy.deepcopy(default), metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)
@@ -120,6 +124,11 @@ def limits(field: dataclasses.Field[Any]) -> Limits:
     """What a field's values may be; everything where it says nothing."""
     found: Limits = field.metadata.get(_LIMITS, Limits())
     return found
+
+
+def traceable(cls: type) -> set[str]:
+    """The names of a dataclass's settings that may be arrays inside `jit`."""
+    return {field.name for field in dataclasses.fields(cls) if field.metadata.get(_TRACEABLE)}
 
 
 def limits_of(cls: type, name: str) -> Limits:

@@ -2,8 +2,10 @@
 
 import abc
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from functools import cached_property
+from typing import Any, Protocol, Self
 
 import equinox as eqx
 import jax
@@ -67,6 +69,13 @@ class Algorithm(abc.ABC):
     @abc.abstractmethod
     def policy(self, state: Any) -> Policy:
         """The policy as it is now."""
+
+    def with_settings(self, changes: Mapping[str, Any]) -> Self:
+        """A copy with other values of some settings, taken as they are: they may be arrays that are being traced."""
+        copied = object.__new__(type(self))
+        made = {name for name in vars(self) if isinstance(getattr(type(self), name, None), cached_property)}
+        copied.__dict__.update({name: x for name, x in vars(self).items() if name not in made} | dict(changes))
+        return copied
 
     def check(self, env: Env) -> None:  # noqa: B027  (most refuse nothing)
         """Refuse an env that this algorithm cannot train on.

@@ -78,21 +78,23 @@ class PPO(Algorithm):
     num_env_states_per_minibatch: int = setting(4096, above=0)  # env states of one gradient step (B)
     num_minibatches: int = setting(8, above=0)  # minibatches in a dataset; dataset D = B * num_minibatches
     num_learning_epochs: int = setting(5, above=0)  # full passes over each dataset
-    gamma: float = setting(0.98, above=0, at_most=1)  # discount of one env step
-    lam: float = setting(0.95, at_least=0, at_most=1)  # GAE's lambda
-    clip: float = setting(0.2, above=0)  # largest change of the probability ratio that is still rewarded
-    value_coef: float = setting(1.0, at_least=0)  # weight of the value loss
-    entropy_coef: float = setting(0.0, at_least=0)  # weight of the entropy bonus
-    learning_rate: float = setting(5e-4, above=0)  # Adam's step size; the first one where the schedule is adaptive
+    gamma: float = setting(0.98, above=0, at_most=1, traceable=True)  # discount of one env step
+    lam: float = setting(0.95, at_least=0, at_most=1, traceable=True)  # GAE's lambda
+    # Largest change of the probability ratio that is still rewarded.
+    clip: float = setting(0.2, above=0, traceable=True)
+    value_coef: float = setting(1.0, at_least=0, traceable=True)  # weight of the value loss
+    entropy_coef: float = setting(0.0, at_least=0, traceable=True)  # weight of the entropy bonus
+    # Adam's step size; the first one where the schedule is adaptive.
+    learning_rate: float = setting(5e-4, above=0, traceable=True)
     # Adaptive: the learning rate follows the measured KL divergence.
     schedule: str = setting("adaptive", choices=("adaptive", "fixed"))
-    desired_kl: float = setting(0.02, above=0)  # KL divergence of an update that it aims at, in nats
+    desired_kl: float = setting(0.02, above=0, traceable=True)  # KL divergence of an update that it aims at, in nats
     # The desired KL falls as 1 / (1 + steps / this), env steps: large updates first, fine ones later; None: constant.
     # It depends on the steps done, not on total_steps, so a resumed training may go on for longer.
-    desired_kl_decay_steps: float | None = setting(None, above=0)
-    min_learning_rate: float = setting(1e-5, above=0)  # lower bound of the adaptive learning rate
-    max_learning_rate: float = setting(1e-2, above=0)  # upper bound of the adaptive learning rate
-    max_grad_norm: float = setting(1.0, above=0)  # gradients are scaled down to this global norm
+    desired_kl_decay_steps: float | None = setting(None, above=0, traceable=True)
+    min_learning_rate: float = setting(1e-5, above=0, traceable=True)  # lower bound of the adaptive learning rate
+    max_learning_rate: float = setting(1e-2, above=0, traceable=True)  # upper bound of the adaptive learning rate
+    max_grad_norm: float = setting(1.0, above=0, traceable=True)  # gradients are scaled down to this global norm
     init_std: float = setting(0.35, above=0)  # first standard deviation of every action element, in action units
     actor_hidden: tuple[int, ...] = setting((256, 128, 128), above=0)  # widths of the actor's hidden layers
     critic_hidden: tuple[int, ...] = setting((256, 128, 128), above=0)  # widths of the critic's hidden layers

@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -29,15 +30,20 @@ def jit_chunk(experiment: Experiment) -> Any:
     return jit(program, donate_argnums=0)
 
 
-def first_state(experiment: Experiment) -> Any:
+def first_state(experiment: Experiment, init: Callable[[jax.Array], Any] | None = None) -> Any:
     """The state at step 0: fresh envs and a fresh optimizer, and the model of `init_from` where there is one.
+
+    Args:
+        experiment: what is to be trained.
+        init: its algorithm's `init`, compiled, as a function of the key; None: it is compiled here.
 
     Raises:
         ConfigError: that model cannot be read, or does not fit.
     """
     cfg = experiment.cfg
     assert cfg.seed is not None  # the config is checked
-    state = jit(partial(experiment.algorithm.init, experiment.env))(random_key(cfg.seed, "train"))
+    init = init or jit(partial(experiment.algorithm.init, experiment.env))
+    state = init(random_key(cfg.seed, "train"))
     if cfg.init_from is None:
         return state
     if not hasattr(state, "model"):
