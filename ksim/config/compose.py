@@ -26,7 +26,7 @@ from hydra.types import RunMode
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from ksim.config import algorithm, hydra_internals
+from ksim.config import algorithm, hydra_internals, launchers
 from ksim.config.empty import empty
 from ksim.config.explain import check_given, explain, explain_node, unknown_key
 from ksim.config.overrides import parse_overrides, texts
@@ -70,6 +70,7 @@ def _folder_name(overrides: str) -> str:
 
 
 ConfigStore.instance().store(name="schema", node=_schema())
+launchers.store()
 # Cached, because a launched job must find the launcher's folder.
 OmegaConf.register_new_resolver("ksim_folder", _folder_name, use_cache=True, replace=True)
 

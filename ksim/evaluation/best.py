@@ -12,6 +12,7 @@ from ksim.config.schema import EvalCfg
 from ksim.envs.env import Env
 from ksim.envs.managers.curriculum import levels
 from ksim.evaluation import evaluate as evaluation
+from ksim.evaluation.episodes import Episodes
 from ksim.rl.policy import Policy
 from ksim.store import checkpoint
 from ksim.store.checkpoint import Best
@@ -74,7 +75,17 @@ class Judge:
             curriculum: how far the curricula have come; they stay there.
         """
         begin = time.monotonic()
-        summary = evaluation.summarize(self._play(policy, curriculum), self._step_dt)
+        return self.numbers(self._play(policy, curriculum), curriculum, begin)
+
+    def numbers(self, played: Episodes, curriculum: Mapping[str, Any], begin: float) -> dict[str, float]:
+        """As `judge`, of episodes that were played.
+
+        Args:
+            played: on the host.
+            curriculum: as for `judge`.
+            begin: when it began, by the monotonic clock, s.
+        """
+        summary = evaluation.summarize(played, self._step_dt)
         log.info("deterministic policy: %s", evaluation.sentence(summary))
         summary |= {f"curriculum/{name}": value for name, value in levels(curriculum).items()}
         return {f"eval/{name}": value for name, value in summary.items()} | {"eval_time_s": time.monotonic() - begin}

@@ -58,6 +58,7 @@ def evaluate_into(
     overlay: bool = False,
     about: Mapping[str, Any],
     replace: bool = False,
+    play: Callable[[Policy, Mapping[str, Any] | None], Episodes] | None = None,
 ) -> Result:
     """Play full episodes of the deterministic policy, and write numbers, plots and a video of the first one.
 
@@ -74,11 +75,13 @@ def evaluate_into(
         overlay: write time, commands and reward into the film.
         about: what else `metrics.json` says, besides the engine and the summary.
         replace: put it in the place of a folder that exists; else it is given a name of its own, with `_1`, ...
+        play: what plays these episodes, compiled before, as `player` would; None: it is compiled here.
 
     Raises:
         KsimError: the folder cannot be written.
     """
-    played = player(env, episodes, seed, keep_carry=video_length_s is not None)(policy, curriculum)
+    play = play or player(env, episodes, seed, keep_carry=video_length_s is not None)
+    played = play(policy, curriculum)
     summary = summarize(played, env.step_dt) | {"seed": float(seed)}
     record = {
         "created_at": files.now(),

@@ -52,6 +52,8 @@ def check_sweep(load: Loader, cfg: DictConfig, overrides: Sequence[Override]) ->
         )
     if str(cfg.hydra.launcher._target_).endswith("SlurmLauncher") and not shutil.which("sbatch"):
         raise ConfigError(f"launcher={launcher}: there is no Slurm here (no 'sbatch' on PATH); use its login node")
+    if (size := cfg.hydra.launcher.get("jobs_per_pack")) is not None and size < 1:
+        raise ConfigError(f"hydra.launcher.jobs_per_pack: must be above 0, not {size}")
     for key in ("nodes", "tasks_per_node"):
         if (count := cfg.hydra.launcher.get(key, 1)) != 1:
             raise ConfigError(f"hydra.launcher.{key}: must be 1, as a training is one process, not {count}")

@@ -57,9 +57,9 @@ class Job:
             os.sched_setaffinity(0, self.cpus)
         run = RunDir(self.path)
         with logging_to(run.log_path):
-            _wait_for_owner(run)
+            wait_for_owner(run)
             if not completed(run):
-                _train(run, _stop())
+                train(run, stop_request())
         return objective(run)
 
     def checkpoint(self) -> DelayedSubmission:
@@ -77,11 +77,14 @@ class Preemption(StopRequest):
     requeue_signal: ClassVar[int] = getattr(signal, f"SIG{submitit.JobEnvironment.USR_SIG}")
     signals = (signal.SIGTERM, requeue_signal)
 
-    def saved(self, status: StatusFile, run_dir: RunDir, step: int) -> None:
-        """Note that Slurm wants the CPUs back, requeue if the time limit is near, and go on."""
-        signum, self.signum = self.signum, None
+    def note(self, status: StatusFile, run_dir: RunDir, step: int) -> None:
+        """Note that Slurm wants the CPUs back."""
         status.preempted(step)
         log.info("saved at %s steps", f"{step:,}")
+
+    def leave(self) -> None:
+        """Requeue if the time limit is near, and go on."""
+        signum, self.signum = self.signum, None
         if signum == self.requeue_signal:
             try:
                 self._before[signum](signum, None)  # submitit's handler: it counts, requeues and exits
@@ -120,9 +123,10 @@ def objective(run: RunDir) -> float | None:
         return None
 
 
-def _train(run: RunDir, stop: StopRequest) -> None:
+def train(run: RunDir, stop: StopRequest) -> None:
+    """Train a run to its end, from its newest checkpoint if it has one."""
     try:
-        from ksim.training.loop import train  # late: launchers run where no JAX backend may be started
+        from ksim.training import loop  # late: launchers run where no JAX backend may be started
 
         with trust.everything():  # the launcher has looked, and its user's folder may not be on this machine
             cfg = load_checked(run.config_path)
@@ -131,10 +135,10 @@ def _train(run: RunDir, stop: StopRequest) -> None:
         log.exception("the job cannot begin")
         StatusFile(run.status_path).end("failed", error=describe(error))
         raise
-    train(cfg, run, resume=resume, stop=stop)
+    loop.train(cfg, run, resume=resume, stop=stop)
 
 
-def _wait_for_owner(run: RunDir) -> None:
+def wait_for_owner(run: RunDir) -> None:
     """Until no other process works on the run: an earlier sweep's job may still be at it."""
     told = False
     while True:
@@ -148,7 +152,8 @@ def _wait_for_owner(run: RunDir) -> None:
             time.sleep(_LOOK_AGAIN_S)
 
 
-def _stop() -> StopRequest:
+def stop_request() -> StopRequest:
+    """What signals to this process ask of its trainings, by what has started it."""
     try:
         cluster = submitit.JobEnvironment().cluster
     except RuntimeError:  # in no job: in the launching process itself

@@ -31,6 +31,7 @@ from ksim.store.run_dir import RunDir
 from ksim.store.status import describe
 from ksim.sweep import slurm
 from ksim.sweep.job import Job, completed, objective, status
+from ksim.sweep.packed import PackedJobs, in_packs
 from ksim.sweep.plan import Planned, freeze, plan, withdraw
 from ksim.sweep.waiting import Waiting, is_hopeless
 
@@ -103,6 +104,7 @@ class FrozenLauncher(BaseSubmititLauncher):
     def executor(self, **changed: Any) -> submitit.AutoExecutor:
         """Submitit's, with the parameters of `hydra.launcher`, some of them changed."""
         params = {name: value for name, value in {**self.params, **changed}.items() if value is not None}
+        params.pop("jobs_per_pack", None)  # ours
         init = {f"{self._EXECUTOR}_max_num_timeout": params.pop("max_num_timeout", 0)}
         folder = Path(str(params.pop("submitit_folder"))).absolute()
         executor = submitit.AutoExecutor(folder=folder, cluster=self._EXECUTOR, **init)
@@ -125,6 +127,23 @@ class LocalLauncher(FrozenLauncher):
                 log.error("%s: failed: %s; see %s", job.run.path.name, describe(error), job.run.log_path)
             if jax := sys.modules.get("jax"):
                 jax.clear_caches()  # compiled programs of one job are of no use to the next
+
+
+class PackedLauncher(FrozenLauncher):
+    """Jobs that differ in seeds and numbers alone side by side in one program, in this process."""
+
+    def run(self, jobs: Sequence[Planned]) -> None:
+        """Train each pack; one that fails leaves the others be."""
+        for pack in in_packs(jobs, self.params.get("jobs_per_pack")):
+            log.info("side by side: %s", ", ".join(job.run.path.name for job in pack))
+            try:
+                PackedJobs(tuple(job.run.path for job in pack))()
+            except Exception as error:  # each train.log has the traceback, and the others go on
+                log.error("%s", describe(error))
+            for job in pack:
+                _report(job)
+            if jax := sys.modules.get("jax"):
+                jax.clear_caches()  # compiled programs of one pack are of no use to the next
 
 
 class SubmititLocalLauncher(FrozenLauncher):
@@ -173,7 +192,7 @@ class SlurmLauncher(FrozenLauncher):
         recorded = [slurm.recorded(job.run) for job in jobs]
         if hopeless := [number for number in recorded if number in queued and is_hopeless(queued[number])]:
             log.info("%d in the queue could never start: taken back, and sent anew", len(hopeless))
-            self._queue.take_back(hopeless)
+            self._queue.take_back(sorted(set(hopeless)))
         in_queue = queued.keys() - set(hopeless)
         new = [job for job, number in zip(jobs, recorded, strict=True) if number not in in_queue]
         if len(new) < len(jobs):
@@ -182,13 +201,17 @@ class SlurmLauncher(FrozenLauncher):
 
     def run(self, jobs: Sequence[Planned]) -> None:
         """Wait for the jobs in the queue, and show how they fare."""
-        waiting = {str(slurm.recorded(job.run)): job for job in jobs}
+        packs: dict[str, list[Planned]] = {}
+        for job in jobs:
+            packs.setdefault(str(slurm.recorded(job.run)), []).append(job)
+        waiting = {number: pack[0] for number, pack in packs.items()}
         arrays = ",".join(sorted({number.partition("_")[0] for number in waiting}))
         log.info("Slurm job %s; follow it: squeue --array -j %s; tail -f %s/*/train.log", arrays, arrays, self.folder)
         log.info("the jobs do not need this process; %s", self.how_to_go_on())
         with Waiting(waiting, self.params) as line:
             for number in self._queue.ended(waiting, line.show):
-                _report(waiting[number])
+                for job in packs[number]:
+                    _report(job)
 
     def how_to_go_on(self) -> str:
         """The jobs go on by themselves."""
@@ -206,20 +229,22 @@ class SlurmLauncher(FrozenLauncher):
         if cpus:  # since Slurm 22.05, srun does not take this over from sbatch
             setup = [f"export SRUN_CPUS_PER_TASK={cpus}", *setup]
         try:
+            packs = in_packs(jobs, size) if (size := self.params.get("jobs_per_pack") or 1) > 1 else [[j] for j in jobs]
             executor = self.executor(setup=setup)
             with executor.batch():
-                sent = [executor.submit(Job(job.run.path)) for job in jobs]
+                sent = [executor.submit(_callable(pack)) for pack in packs]
         except (subprocess.CalledProcessError, FailedJobError, FailedSubmissionError) as error:
             withdraw(jobs)
             raise KsimError(f"Slurm did not take the sweep: {str(error).strip()}") from error
-        for job, one in zip(jobs, sent, strict=True):
-            slurm.record(job.run, str(one.job_id))
+        for pack, one in zip(packs, sent, strict=True):
+            for job in pack:
+                slurm.record(job.run, str(one.job_id))
 
 
 def register() -> None:
     """Make Hydra know the launchers of `conf/launcher/`."""
     sys.modules[_NAMESPACE] = sys.modules[__name__]
-    for launcher in (LocalLauncher, SubmititLocalLauncher, SlurmLauncher):
+    for launcher in (LocalLauncher, PackedLauncher, SubmititLocalLauncher, SlurmLauncher):
         launcher.__module__ = _NAMESPACE
         Plugins.instance().register(launcher)
 
@@ -227,6 +252,10 @@ def register() -> None:
 def is_ours(target: str) -> bool:
     """Whether a launcher's `_target_` is one of these."""
     return target.startswith(f"{_NAMESPACE}.")
+
+
+def _callable(pack: Sequence[Planned]) -> Job | PackedJobs:
+    return Job(pack[0].run.path) if len(pack) == 1 else PackedJobs(tuple(job.run.path for job in pack))
 
 
 def _result(job: Planned) -> JobReturn:

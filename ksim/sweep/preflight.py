@@ -83,7 +83,7 @@ def preflight(argv: Sequence[str]) -> list[str] | None:
         if key == "hydra.run.dir":
             raise ConfigError("hydra.run.dir: ksim names each run directory; choose the folder with runs_dir=<folder>")
         if key == "hydra/launcher":
-            raise ConfigError(f"{override.input_line}: choose a launcher with launcher=local, submitit_local or slurm")
+            raise ConfigError(f"{override.input_line}: choose one with launcher=local, packed, submitit_local or slurm")
         if override.is_add() and key in _GROUPS:
             raise ConfigError(f"{override.input_line}: a run has one {key} already; write it without the +")
         if override.is_delete() and "." not in key:

@@ -18,7 +18,7 @@ class Pack(NamedTuple):
 
     Attributes:
         members: their numbers in the list that was asked about.
-        why_apart: why these are not in the pack before: YAML paths; none for the first pack, and where that was full.
+        why_apart: why these are not in a pack before: YAML paths; none for the first one, and where others were full.
     """
 
     members: list[int]
@@ -37,19 +37,19 @@ def packs(configs: Sequence[Config], at_most: int | None = None) -> list[Pack]:
     plain = [compose.plain(config) for config in configs]
     for i in range(len(configs)):
         why: list[str] = []
+        is_any_full = False
         for pack in made:
             first = pack.members[0]
-            if obstacles := [
-                p for p in _differences(plain[first], plain[i]) if not _both(p, numbers[first], numbers[i])
-            ]:
-                why = obstacles
-            elif at_most is None or len(pack.members) < at_most:
+            different = _differences(plain[first], plain[i])
+            if obstacles := [path for path in different if not _both(path, numbers[first], numbers[i])]:
+                why = why or obstacles
+            elif at_most is not None and len(pack.members) >= at_most:
+                is_any_full = True
+            else:
                 pack.members.append(i)
                 break
-            else:
-                why = []
         else:
-            made.append(Pack([i], why))
+            made.append(Pack([i], [] if is_any_full else why))
     return made
 
 

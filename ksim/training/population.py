@@ -50,6 +50,8 @@ class Population:
     Attributes:
         members: each by itself, with what its directory, evaluation and pictures need; their envs share a model.
         numbers: in which they differ, (M, ...).
+        stack: from the states of some members to one state, each leaf with an axis of members in front.
+        take: from that and an index into that axis to one member's state.
     """
 
     def __init__(self, configs: Sequence[Config]):
@@ -75,6 +77,8 @@ class Population:
         for path in self.numbers:
             self._check_traceable(path)
         self._init = jit(self._init_one, name="init")
+        self.stack: Callable[[Sequence[Any]], Any] = jit(_stack, name="stack")
+        self.take: Callable[[Any, int], Any] = jit(_take, name="take")
         self._finals: dict[Any, Any] = {}
 
     def __len__(self) -> int:
@@ -149,21 +153,12 @@ class Population:
             raise NotTraceable(path, str(error).split("\n", 1)[0]) from error
 
 
-def stack(states: Sequence[Any]) -> Any:
-    """The states of members, each leaf with an axis of members in front."""
-    return jit(_stacked, name="stack")(states)
-
-
-def take(states_M: Any, member: int) -> Any:
-    """A member's state."""
-    return _take(states_M, member)
-
-
-def _stacked(states: Sequence[Any]) -> Any:
+def _stack(states: Sequence[Any]) -> Any:
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
 
 
-_take = jit(lambda states_M, member: jax.tree.map(lambda x: x[member], states_M), name="take")
+def _take(states_M: Any, index: Any) -> Any:
+    return jax.tree.map(lambda x: x[index], states_M)
 
 
 def _member(first: Experiment, config: Config, numbers: Numbers) -> Experiment:

@@ -23,11 +23,12 @@ class Progress:
 
     Args:
         total_steps: env steps of the whole training.
+        bar: whether a terminal shows a bar; else there are only the lines.
     """
 
-    def __init__(self, total_steps: int):
+    def __init__(self, total_steps: int, bar: bool = True):
         self.total_steps = total_steps
-        self._bar = _TwoLines(total_steps) if sys.stderr.isatty() else None
+        self._bar = _TwoLines(total_steps) if bar and sys.stderr.isatty() else None
         self._speed: float | None = None
         self._last_line = float("-inf")
         self._stack = contextlib.ExitStack()

@@ -40,24 +40,39 @@ class StopRequest:
         Raises:
             SystemExit: it ends here.
         """
+        self.note(status, run_dir, step)
+        self.leave()
+
+    def note(self, status: StatusFile, run_dir: RunDir, step: int) -> None:
+        """Tell the user and the status of one of the trainings that were asked to stop."""
         status.end("interrupted", step)
         log.info("stopped at %s steps; continue with: python -m ksim.run resume=%s", f"{step:,}", run_dir.path)
+
+    def leave(self) -> None:
+        """End the process, now that all is noted.
+
+        Raises:
+            SystemExit: it ends here.
+        """
         raise SystemExit(self.exit_code)
 
     @contextlib.contextmanager
-    def at_once(self, status: StatusFile, run_dir: RunDir) -> Iterator[None]:
+    def at_once(self, answer: Callable[[], None]) -> Iterator[None]:
         """Where nothing is left to save, as in the final evaluation: a signal is answered when it comes.
 
         One that came too late for the training to answer it is answered now.
 
+        Args:
+            answer: notes where each training stands, and leaves.
+
         Raises:
-            SystemExit: as `saved`.
+            SystemExit: by the answer.
         """
         with self:
-            self._answer = lambda: self.saved(status, run_dir, status.status.step)
+            self._answer = answer
             try:
                 if self.signum is not None:
-                    self._answer()
+                    answer()
                 yield
             finally:
                 self._answer = None

@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -56,12 +56,12 @@ class Watch:
         self._num_kept = num_kept
         self._told: set[str] = set()
 
-    def look(self, line: Mapping[str, Any], state: Any, num_steps: int) -> None:
+    def look(self, line: Mapping[str, Any], state: Callable[[], Any], num_steps: int) -> None:
         """At a log line and the state behind it.
 
         Args:
             line: the line's numbers.
-            state: the algorithm's.
+            state: gives the algorithm's.
             num_steps: env steps that the line is about.
         """
         for name, count in line.items():
@@ -77,7 +77,7 @@ class Watch:
                     name,
                 )
         if line.get("nan_guard"):
-            self._keep_diverged(state)
+            self._keep_diverged(state())
 
     def _keep_diverged(self, state: Any) -> None:
         """Write the envs that broke the physics, with their model, but for those that were written before."""

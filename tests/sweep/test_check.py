@@ -15,7 +15,7 @@ MISTAKES = [
     ("runs_dir=a,b", re.compile("a sweep has one runs_dir")),
     (
         "hydra/launcher=submitit_slurm seed=1,2",
-        "hydra/launcher=submitit_slurm: choose a launcher with launcher=local, submitit_local or slurm",
+        "hydra/launcher=submitit_slurm: choose one with launcher=local, packed, submitit_local or slurm",
     ),
     ("--config-dir {my} launcher=own seed=1,2", re.compile("launcher=own: its jobs would read the YAML files anew")),
     (

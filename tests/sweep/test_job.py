@@ -143,7 +143,8 @@ def test_sigterm_while_nothing_is_left_to_save(tmp_path):
     run = RunDir(tmp_path)
     with StatusFile(run.status_path) as current:
         current.update(256)
-        with (stop := Preemption()).at_once(current, run):
+        stop = Preemption()
+        with stop.at_once(lambda: stop.saved(current, run, 256)):
             os.kill(os.getpid(), signal.SIGTERM)
             found = status.read(run.status_path)
             assert found is not None and (found.state, found.step, found.ended_at) == ("preempted", 256, None)
@@ -158,9 +159,9 @@ def test_submitits_signal_while_nothing_is_left_to_save(tmp_path, requeued, is_l
     stop = Preemption()
     with pytest.raises(SystemExit), StatusFile(run.status_path) as current:
         current.update(256)
-        with stop if is_late else stop.at_once(current, run):
+        with stop if is_late else stop.at_once(lambda: stop.saved(current, run, current.status.step)):
             os.kill(os.getpid(), Preemption.requeue_signal)
-        with stop.at_once(current, run):
+        with stop.at_once(lambda: stop.saved(current, run, current.status.step)):
             pytest.fail("it went on")
     assert requeued == [Preemption.requeue_signal]
     found = status.read(run.status_path)
@@ -172,7 +173,8 @@ def test_ctrl_c_while_nothing_is_left_to_save(tmp_path, signum, caplog):
     run = RunDir(tmp_path)
     with pytest.raises(SystemExit) as stopped, StatusFile(run.status_path) as current:
         current.update(256)
-        with StopRequest().at_once(current, run):
+        stop = StopRequest()
+        with stop.at_once(lambda: stop.saved(current, run, 256)):
             os.kill(os.getpid(), signum)
             pytest.fail("it went on")
     assert stopped.value.code == 128 + signum
