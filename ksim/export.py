@@ -1,4 +1,6 @@
-"""Hand a policy to a robot: ``python -m ksim.export run=latest``; an ONNX file that says how to use it."""
+"""Hand a policy to a robot or to people: ``python -m ksim.export run=latest``; an ONNX file that says how to use it,
+and a page that plays it in a browser.
+"""
 
 import json
 import logging
@@ -25,6 +27,7 @@ from ksim.system.entry import entry
 from ksim.system.jit import jit
 from ksim.training.checks import load_checked
 from ksim.training.experiment import Experiment, build
+from ksim.viz.page import knows, make
 
 log = logging.getLogger(__name__)
 
@@ -36,10 +39,15 @@ control loop needs besides: joints, home pose, gains, torque limits, the layout 
 action, the control rate. The file is checked on 1,000 observations of the run's env first: where onnxruntime and JAX
 differ by more than 1e-5, nothing is written.
 
+With page=<file>, it also writes an HTML file that holds the policy, the robot and MuJoCo: it opens with a double click,
+to drive the robot by sliders, push it and pull it, with no server and no network. Parts of it come from the npm
+registry, when the first page is made.
+
 options:
   run=<run>             a run directory, `latest` (the newest run), or `<task>/latest`
   checkpoint=latest     which policy: its step, `#<n>` (the n-th that is kept), `best` or `latest`
   out=<file>            where to; without it, <run>/export/policy.onnx
+  page=<file>           also a page, such as policy.html
   runs_dir=runs         where `latest` looks
   trust=<package,...>   code outside ksim that the run may name, or true; your own runs need no word
 
@@ -58,6 +66,7 @@ class Options:
     run: str = field(metadata={"shown": "run directory or latest"})
     checkpoint: str = "latest"
     out: str | None = None
+    page: str | None = None
     runs_dir: str = "runs"
 
 
@@ -86,7 +95,8 @@ def main(argv: Sequence[str]) -> None:
     with Console(stderr=True).status("exporting ..."):
         logging.basicConfig(format="%(message)s", level=logging.WARNING)  # now, so that lines go above the spinner
         policy = saved.load(run.path, chosen.checkpoint)
-        exported = export(run, policy, Path(chosen.out) if chosen.out else run.export / "policy.onnx")
+        page = Path(chosen.page) if chosen.page else None
+        exported = export(run, policy, Path(chosen.out) if chosen.out else run.export / "policy.onnx", page)
     console = Console(highlight=False, markup=False, soft_wrap=True)
     console.print(f"run:     {run.path}, checkpoint of step {policy.step:,}")
     rate = 1.0 / policy.description["step_dt"]
@@ -98,32 +108,44 @@ def main(argv: Sequence[str]) -> None:
         f"largest error against JAX {exported.max_error:.1e}"
     )
     console.print(str(exported.path))
+    if page is not None:
+        console.print(f"{page} ({page.stat().st_size / 1e6:.1f} MB)")
 
 
-def export(run: RunDir, policy: SavedPolicy, path: Path) -> Exported:
+def export(run: RunDir, policy: SavedPolicy, path: Path, page: Path | None = None) -> Exported:
     """Write a run's policy as ONNX, after it has proven that it acts as the policy does.
 
     Args:
         run: where the env is found whose observations it is checked on.
         policy: one of the run's.
         path: the file; its folder is made, and a file that is there is replaced.
+        page: an HTML file to write as well, likewise.
 
     Raises:
-        KsimError: onnxruntime's actions differ from JAX's, the run's task cannot be built any more, or the file cannot
-            be written.
+        KsimError: onnxruntime's actions differ from JAX's, the run's task cannot be built any more, or a file cannot
+            be written; a page does not know a term of the task, or its packages cannot be had.
     """
+    if page is not None:
+        knows.check(policy.observation, policy.description)
+        make.fetch()
     model = onnx.make(policy, metadata(run, policy))
     experiment = build(compose.with_overrides(load_checked(run.config_path), ["physics.engine=mujoco"]))
     _compare(policy, experiment)
     max_error = largest_error(policy, model, record(experiment, policy, _NUM_ENVS, _NUM_STEPS))
     if not max_error <= TOLERANCE:  # NaN, too
         raise KsimError(f"the ONNX graph differs from JAX by {max_error:.1e}, more than {TOLERANCE:g}: nothing written")
+    _write(path, model)
+    if page is not None:
+        _write(page, make.make(model, experiment.env))
+    return Exported(path, max_error, _NUM_ENVS * _NUM_STEPS)
+
+
+def _write(path: Path, content: bytes) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        files.write_atomic(path, model)
+        files.write_atomic(path, content)
     except OSError as error:
         raise KsimError(f"{path} cannot be written: {error.strerror or error}") from error
-    return Exported(path, max_error, _NUM_ENVS * _NUM_STEPS)
 
 
 def metadata(run: RunDir, policy: SavedPolicy) -> dict[str, str]:

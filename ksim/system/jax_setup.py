@@ -17,7 +17,7 @@ import jax
 from jax._src import xla_bridge
 
 from ksim.errors import KsimError
-from ksim.system import cpus
+from ksim.system import cache, cpus
 from ksim.system.versions import version_of
 
 # XLA's CPU backend runs batched LAPACK calls on the same thread pool that waits for them: with few threads, MJX's
@@ -168,13 +168,9 @@ def use_compile_cache() -> None:
 
 def compile_cache_dir() -> Path:
     """Where compiled programs are kept: under KSIM_CACHE_DIR, else the user's cache folder; by versions and CPU."""
-    root = os.environ.get("KSIM_CACHE_DIR")
-    if not root:
-        home = os.environ.get("XDG_CACHE_HOME")
-        root = str(Path(home) if home else Path.home() / ".cache") + "/ksim"
     versions = [f"{name}={version_of(name)}" for name in ("jax", "jaxlib", "mujoco", "mujoco-mjx")]
     key = " ".join([*versions, platform.machine(), _cpu(), os.environ.get("XLA_FLAGS", "")])
-    return Path(root) / "xla" / hashlib.sha256(key.encode()).hexdigest()[:16]
+    return cache.folder() / "xla" / hashlib.sha256(key.encode()).hexdigest()[:16]
 
 
 def import_mjx_quietly() -> ModuleType:

@@ -1,0 +1,32 @@
+"""The licences of what a page carries, word for word.
+
+MuJoCo's and ONNX Runtime's npm packages name theirs but do not hold it: the Python packages of the same projects do.
+"""
+
+import importlib.metadata
+from pathlib import Path
+
+from ksim.robots import Robot
+
+_MARKS = ("LICENSE", "NOTICE", "ThirdParty")
+
+
+def of_distribution(name: str) -> str:
+    """The licence texts that an installed Python package brings along, its third parties' among them."""
+    try:
+        paths = importlib.metadata.files(name) or []
+    except importlib.metadata.PackageNotFoundError:  # ksim, from a checkout that is not installed
+        paths = []
+    found = [Path(str(path.locate())) for path in paths if path.name.startswith(_MARKS)]
+    found = found or [Path(__file__).parents[3] / "LICENSE"]
+    return _joined(found)
+
+
+def of_robot(robot: Robot) -> str:
+    """What lies beside a robot's MJCF."""
+    folder = Path(robot.spec.modelfiledir)
+    return _joined([path for path in sorted(folder.iterdir()) if path.is_file() and path.name.startswith(_MARKS)])
+
+
+def _joined(paths: list[Path]) -> str:
+    return "\n\n".join(path.read_text(encoding="utf-8", errors="replace").strip() for path in paths if path.is_file())
