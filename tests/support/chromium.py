@@ -145,19 +145,19 @@ class Page:
     def drag(self, start: tuple[float, float], end: tuple[float, float], steps: int = 10, hold_s: float = 0.0) -> None:
         """Press the left button, move the mouse, and let it go, after a while if wanted."""
         (x0, y0), (x1, y1) = start, end
-        self._mouse("mouseMoved", x0, y0, buttons=0)
-        self._mouse("mousePressed", x0, y0)
+        self.mouse("mouseMoved", x0, y0, buttons=0)
+        self.mouse("mousePressed", x0, y0)
         for i in range(1, steps + 1):
-            self._mouse("mouseMoved", x0 + (x1 - x0) * i / steps, y0 + (y1 - y0) * i / steps)
+            self.mouse("mouseMoved", x0 + (x1 - x0) * i / steps, y0 + (y1 - y0) * i / steps)
             time.sleep(0.03)
         time.sleep(hold_s)
-        self._mouse("mouseReleased", x1, y1, buttons=0)
+        self.mouse("mouseReleased", x1, y1, buttons=0)
 
     def click(self, at: tuple[float, float]) -> None:
         """Press the left button and let it go."""
-        self._mouse("mouseMoved", *at, buttons=0)
-        self._mouse("mousePressed", *at)
-        self._mouse("mouseReleased", *at, buttons=0)
+        self.mouse("mouseMoved", *at, buttons=0)
+        self.mouse("mousePressed", *at)
+        self.mouse("mouseReleased", *at, buttons=0)
 
     def place(self, text: str) -> tuple[float, float]:
         """The middle of the smallest visible element that reads so."""
@@ -200,7 +200,8 @@ class Page:
     def _events(self) -> list[tuple[str, dict[str, Any]]]:
         return [(e["method"], e["params"]) for e in self.tools.events if e.get("sessionId") == self.session]
 
-    def _mouse(self, kind: str, x: float, y: float, buttons: int = 1) -> None:
+    def mouse(self, kind: str, x: float, y: float, buttons: int = 1) -> None:
+        """A mouse event: `mouseMoved`, `mousePressed` or `mouseReleased`, with the left button held, or not."""
         button = "none" if kind == "mouseMoved" and not buttons else "left"
         self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button=button, buttons=buttons, clickCount=1)
 
