@@ -9,10 +9,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from ksim.config import compose, options
+from ksim.config import options
 from ksim.config.overrides import check_old_flags
 from ksim.config.schema import Config
-from ksim.config.words import hint, listed
 from ksim.errors import ConfigError
 from ksim.evaluation.evaluate import Result, evaluate_into, player, summarize
 from ksim.evaluation.robustness import DEFAULTS, perturbations
@@ -22,7 +21,8 @@ from ksim.store import files, run_dir
 from ksim.store.run_dir import RunDir
 from ksim.system import jax_setup
 from ksim.system.entry import entry
-from ksim.training.checks import checked, load_checked
+from ksim.training.changed import changed, held_command
+from ksim.training.checks import load_checked
 from ksim.training.experiment import build
 
 USAGE = """\
@@ -188,31 +188,6 @@ def _show(found: Evaluation, run: RunDir) -> None:
         console.print(robustness_table(found.result.summary, found.perturbed))
     for path in sorted(found.result.folder.iterdir()):
         console.print(str(path))
-
-
-def changed(cfg: Config, overrides: Sequence[str], engine: str | None = None) -> Config:
-    """A run's config with changes to its task, and perhaps on another engine.
-
-    Raises:
-        ConfigError: for every mistake in them.
-    """
-    if engine is not None:
-        overrides = [*overrides, f"physics.engine={engine}"]
-    return checked(compose.with_overrides(cfg, overrides))
-
-
-def held_command(option: str, cfg: Config) -> str:
-    """The override of the task that `commands.<name>=<value>` stands for.
-
-    Raises:
-        ConfigError: the task has no such command.
-    """
-    name, _, value = option.removeprefix("commands.").partition("=")
-    names = [name for name, term in cfg.task.commands.items() if term is not None]
-    if name not in names:
-        there = f"there are {listed(names)}" if names else "it has none"
-        raise ConfigError(f"commands.{name}: the task has no such command{hint(name, names)}; {there}")
-    return f"++task.commands.{name}.fixed={value}"
 
 
 def table(summary: Mapping[str, float]) -> Table:

@@ -177,16 +177,16 @@ class _Artist:
         """
         import mujoco
 
-        _place(self.model, self.data, qpos)
+        place(self.model, self.data, qpos)
         camera, scene = _camera(self.model, self.data, self.camera), self._scene
         _aim_suns(self.model, self.data, camera)
         everything = mujoco.mjtCatBit.mjCAT_ALL.value
         mujoco.mjv_updateScene(self.model, self.data, mujoco.MjvOption(), None, camera, everything, scene)
         _take_shadows_off_floors(scene)
         for ghost in ghosts:
-            _place(self.model, self._ghost, ghost[5:])
-            _draw_ghost(scene, self.model, self._ghost, ghost[1:5])
-        _draw_markers(scene, rows)
+            place(self.model, self._ghost, ghost[5:])
+            draw_ghost(scene, self.model, self._ghost, ghost[1:5])
+        draw_markers(scene, rows)
         mujoco.mjr_render(self._viewport, scene, self._context)
         if any(caption):
             font, corner = mujoco.mjtFont.mjFONT_NORMAL, mujoco.mjtGridPos.mjGRID_TOPLEFT
@@ -216,7 +216,7 @@ def _take_shadows_off_floors(scene: Any) -> None:
             geom.category = mujoco.mjtCatBit.mjCAT_DECOR
 
 
-def _place(model: Any, data: Any, qpos: Any) -> None:
+def place(model: Any, data: Any, qpos: Any) -> None:
     """What drawing needs, and not the collisions and constraints of mj_forward."""
     import mujoco
 
@@ -227,7 +227,8 @@ def _place(model: Any, data: Any, qpos: Any) -> None:
     mujoco.mj_tendon(model, data)
 
 
-def _draw_ghost(scene: Any, model: Any, data: Any, rgba: Any) -> None:
+def draw_ghost(scene: Any, model: Any, data: Any, rgba: Any) -> None:
+    """Add to a scene what moves, as it is in an `mjData`, in one colour."""
     import mujoco
 
     first = scene.ngeom
@@ -257,7 +258,8 @@ def _camera(model: Any, data: Any, camera: dict[str, Any]) -> Any:
     return view
 
 
-def _draw_markers(scene: Any, rows: Any) -> None:
+def draw_markers(scene: Any, rows: Any) -> None:
+    """Add markers, as packed, to a scene."""
     import mujoco
     import numpy as np
 

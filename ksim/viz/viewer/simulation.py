@@ -65,6 +65,7 @@ class Simulation(EnvsInHand):
         checkpoints: Checkpoints | None = None,
         num_envs: int = 1,
         seed: int = 0,
+        follows: bool = True,
         clock: Callable[[], float] = time.monotonic,
     ):
         """Reset the envs; this compiles.
@@ -76,6 +77,7 @@ class Simulation(EnvsInHand):
             checkpoints: where newer policies come from; None: there are none.
             num_envs: E.
             seed: of the episodes.
+            follows: play newer checkpoints as they come.
             clock: seconds of wall time.
         """
         super().__init__(
@@ -84,7 +86,7 @@ class Simulation(EnvsInHand):
         self.history = History(self.cfg.plot_window)
         self.checkpoints = checkpoints
         self.time_s = 0.0
-        self._follows = checkpoints is not None
+        self._follows = follows
         self._drawn = drawn_terms(self.env)
         self._clock = clock
         self._looked_at = clock()
