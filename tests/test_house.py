@@ -19,6 +19,7 @@ TYPE_CHECKING = {
     "ksim/__init__.py": "names that are imported when they are first used",
     "ksim/envs/__init__.py": "names that are imported when they are first used",
     "ksim/envs/api/make.py": "an optional extra",
+    "ksim/viz/viewer/__init__.py": "names that are imported when they are first used",
     "ksim/physics/mjx.py": "mujoco.mjx prints when it is imported; what keeps it quiet hides it from a type checker",
 }
 
