@@ -10,10 +10,14 @@ from rich.console import Console
 from rich.table import Table
 
 from ksim.config import options
-from ksim.config.overrides import check_old_flags
+from ksim.config.gate import shown_bounds
+from ksim.config.overrides import check_old_flags, held_command
 from ksim.config.schema import Config
 from ksim.errors import ConfigError
+from ksim.evaluation import gate
+from ksim.evaluation.conditions import conditions
 from ksim.evaluation.evaluate import Result, evaluate_into, player, summarize
+from ksim.evaluation.gate import Verdict
 from ksim.evaluation.robustness import DEFAULTS, perturbations
 from ksim.physics.select import EngineChoice
 from ksim.policies.load import load_trained
@@ -21,9 +25,11 @@ from ksim.store import files, run_dir
 from ksim.store.run_dir import RunDir
 from ksim.system import jax_setup
 from ksim.system.entry import entry
-from ksim.training.changed import changed, held_command
+from ksim.training.changed import changed
 from ksim.training.checks import load_checked
 from ksim.training.experiment import build
+
+EXIT_GATE = 3  # exit code where the task's gate was played and not passed
 
 USAGE = """\
 usage: python -m ksim.eval run=<run> [option=value ...] [task.<path>=value ...]
@@ -40,6 +46,8 @@ options:
   video_overlay=false   write time, commands and reward into the film
   physics=<the run's>   engine: mujoco, mjx, or auto (mjx where JAX sees an accelerator)
   compare=true          on another engine than the training's: play on that one, too, and print the gap
+  gate=false            also play the conditions of the task's gate and hold the figures against its bounds; the exit
+                        code is 3 where one fails
   robustness=false      also a table of perturbations, one at a time; each plays as many episodes as the evaluation,
                         in place of what the task itself draws of the same quantity (the table names it)
   friction=[0.5,1.5]    factors of every friction coefficient, for that table (without robustness=true, these alone)
@@ -54,6 +62,7 @@ options:
 examples:
   python -m ksim.eval run=latest
   python -m ksim.eval run=kbot_standing/latest task.events.push=null
+  python -m ksim.eval run=latest gate=true
   python -m ksim.eval run=latest task.events.push.speed=0.5 "task.events.push.interval_range_s=[3,6]" video=false
 """
 
@@ -70,6 +79,7 @@ class Options:
     video_overlay: bool = False
     physics: str | None = None
     compare: bool = True
+    gate: bool = False
     robustness: bool = False
     friction: list[float] | None = None
     mass: list[float] | None = None
@@ -104,6 +114,8 @@ def main(argv: Sequence[str]) -> None:
         logging.basicConfig(format="%(message)s", level=logging.WARNING)  # now, so that lines go above the spinner
         evaluation = _evaluate(chosen, overrides, run, lambda text: status.update(f"{text} ..."))
     _show(evaluation, run)
+    if not gate.passed(evaluation.verdicts):
+        raise SystemExit(EXIT_GATE)
 
 
 @dataclass(frozen=True)
@@ -118,6 +130,8 @@ class Evaluation:
         result: of the task as it is asked for.
         compared: the same numbers on the training's engine, where that is another one.
         perturbed: rows of the robustness table, each with its `summary`.
+        bounds: of the task's gate, in words, by the summary's names.
+        verdicts: of its conditions, where they were played.
     """
 
     engine: EngineChoice
@@ -127,13 +141,17 @@ class Evaluation:
     result: Result
     compared: Mapping[str, float] | None
     perturbed: Sequence[Mapping[str, Any]]
+    bounds: Mapping[str, str]
+    verdicts: Sequence[Verdict]
 
 
 def _evaluate(chosen: Options, overrides: Sequence[str], run: RunDir, tell: Callable[[str], object]) -> Evaluation:
     """Play what is asked for and write it into the run's folder."""
     trained = load_checked(run.config_path)
-    overrides = [held_command(o, trained) if o.startswith("commands.") else o for o in overrides]
+    overrides = [held_command(override, trained.task.commands) for override in overrides]
     cfg = changed(trained, overrides, chosen.physics)
+    if chosen.gate and not conditions(cfg):
+        raise ConfigError("gate=true: the task has no gate; task.gate.conditions would say what good is")
     trained_on = trained.physics.engine
     jax_setup.prepare(*{cfg.physics.engine, trained_on})
     experiment = build(cfg)
@@ -153,6 +171,7 @@ def _evaluate(chosen: Options, overrides: Sequence[str], run: RunDir, tell: Call
         dataclasses.asdict(row) | {"summary": numbers(changed(cfg, row.overrides), f"with {row.name}={row.value}")}
         for row in perturbations(cfg, asked, chosen.robustness, experiment.env.events.written)
     ]
+    verdicts = gate.play(experiment.cfg, found.policy, found.curriculum, seed, tell) if chosen.gate else []
     tell(f"playing {chosen.episodes} episodes")
     result = evaluate_into(
         run.eval / files.stamp(),
@@ -171,8 +190,12 @@ def _evaluate(chosen: Options, overrides: Sequence[str], run: RunDir, tell: Call
             "on_the_training_engine": compared,
             "robustness": perturbed,
         },
+        besides={gate.GATE: gate.record(verdicts)} if verdicts else {},
     )
-    return Evaluation(experiment.engine, trained_on, found.step, overrides, result, compared, perturbed)
+    bounds = shown_bounds(cfg.task)
+    return Evaluation(
+        experiment.engine, trained_on, found.step, overrides, result, compared, perturbed, bounds, verdicts
+    )
 
 
 def _show(found: Evaluation, run: RunDir) -> None:
@@ -181,7 +204,9 @@ def _show(found: Evaluation, run: RunDir) -> None:
     console.print(f"physics: {found.engine.reason}")
     if found.overrides:
         console.print(f"changed: {' '.join(found.overrides)}")
-    console.print(table(found.result.summary))
+    console.print(table(found.result.summary, found.bounds))
+    if found.verdicts:
+        console.print(gate_table(found.verdicts))
     if found.compared is not None:
         console.print(gap_table(found.result.summary, found.compared, found.engine.engine, found.trained_on))
     if found.perturbed:
@@ -190,21 +215,47 @@ def _show(found: Evaluation, run: RunDir) -> None:
         console.print(str(path))
 
 
-def table(summary: Mapping[str, float]) -> Table:
-    """The summary for a person."""
-    rows = Table("", "mean", "", title=f"{summary['episodes']:.0f} episodes, seed {summary['seed']:.0f}")
+def table(summary: Mapping[str, float], bounds: Mapping[str, str]) -> Table:
+    """The summary for a person, with the bounds of the task's gate, in words, by the summary's names."""
+    gate_column = ["gate"] if bounds else []
+
+    def add(figure: str, name: str, value: str, note: str = "", end_section: bool = False) -> None:
+        bound = bounds.get(figure, "")
+        if median := bounds.get(f"{figure}/median"):
+            bound = f"{bound}{', ' if bound else ''}median {median}"
+        rows.add_row(name, value, note, *([bound] if bounds else []), end_section=end_section)
+
+    rows = Table("", "mean", "", *gate_column, title=f"{summary['episodes']:.0f} episodes, seed {summary['seed']:.0f}")
     rows.columns[1].justify = "right"
-    rows.add_row("return", f"{summary['return']:.3f}")
-    rows.add_row("episode length", f"{summary['episode_length_s']:.2f} s")
+    add("return", "return", f"{summary['return']:.3f}")
+    add("episode_length_s", "episode length", f"{summary['episode_length_s']:.2f} s")
     interval = f"95 % interval {summary['falls_low']:.2%} to {summary['falls_high']:.2%}"
-    rows.add_row("falls", f"{summary['falls']:.2%}", interval, end_section=True)
+    add("falls", "falls", f"{summary['falls']:.2%}", interval, end_section=True)
     for prefix, form, note in (("reward/", "{:.4f}", "per second"), ("termination/", "{:.2%}", "of the episodes")):
         names = [name for name in summary if name.startswith(prefix)]
         for name in names:
-            rows.add_row(name.replace("/", " "), form.format(summary[name]), note, end_section=name == names[-1])
+            add(name, name.replace("/", " "), form.format(summary[name]), note, end_section=name == names[-1])
     for name, value in summary.items():
         if name.startswith("metric/") and not name.endswith("/median"):
-            rows.add_row(name.removeprefix("metric/"), f"{value:.4f}", f"median {summary[f'{name}/median']:.4f}")
+            add(name, name.removeprefix("metric/"), f"{value:.4f}", f"median {summary[f'{name}/median']:.4f}")
+    return rows
+
+
+def gate_table(verdicts: Sequence[Verdict]) -> Table:
+    """Each figure of the gate against its bound."""
+    episodes = verdicts[0].summary["episodes"]
+    is_passed = gate.passed(verdicts)
+    title = f"the gate is {'passed' if is_passed else 'NOT passed'}, {episodes:.0f} episodes of each condition"
+    rows = Table("", "", "value", "gate", "", title=title, title_justify="left")
+    for column in (2, 3):
+        rows.columns[column].justify = "right"
+    for verdict in verdicts:
+        name = verdict.condition
+        for bound in verdict.bounds:
+            end = bound is verdict.bounds[-1]
+            value, sign = bound.shown(verdict.value(bound)), "passed" if verdict.holds(bound) else "FAILS"
+            rows.add_row(name, bound.label, value, str(bound), sign, end_section=end)
+            name = ""
     return rows
 
 

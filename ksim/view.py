@@ -12,7 +12,7 @@ from rich.console import Console
 
 from ksim.config import options, values
 from ksim.config.compose import compose
-from ksim.config.overrides import check_old_flags
+from ksim.config.overrides import check_old_flags, held_command
 from ksim.config.schema import Config
 from ksim.config.words import hint, listed
 from ksim.envs import Env
@@ -20,7 +20,7 @@ from ksim.errors import ConfigError
 from ksim.store import run_dir
 from ksim.system import jax_setup
 from ksim.system.entry import entry
-from ksim.training.changed import changed, held_command
+from ksim.training.changed import changed
 from ksim.training.checks import checked, load_checked
 from ksim.training.experiment import Experiment, build
 from ksim.viz.viewer.checkpoints import Checkpoints
@@ -160,7 +160,7 @@ def _of_run(view: InteractiveVisualizerConfig, argv: Sequence[str]) -> _Setup:
     chosen, overrides = options.parse(RunOptions, argv, prefixes=("task.", "commands."))
     run = run_dir.open(chosen.run, chosen.runs_dir)
     trained = load_checked(run.config_path)
-    overrides = [held_command(o, trained) if o.startswith("commands.") else o for o in overrides]
+    overrides = [held_command(override, trained.task.commands) for override in overrides]
     cfg = changed(trained, overrides, chosen.physics)
     viewer = _resolved(chosen.viewer)
     seed = trained.seed if chosen.seed is None else chosen.seed
@@ -178,7 +178,7 @@ def _of_task(view: InteractiveVisualizerConfig, argv: Sequence[str]) -> _Setup:
     held = [o for o in overrides if o.startswith("commands.")]
     cfg = checked(compose([o for o in overrides if o not in held], found.config_dir))
     if held:
-        cfg = changed(cfg, [held_command(o, cfg) for o in held])
+        cfg = changed(cfg, [held_command(override, cfg.task.commands) for override in held])
     viewer = _resolved(chosen.viewer)
     return _Setup(cfg.name, viewer, view, build(cfg), chosen.num_envs, cfg.seed or 0)
 

@@ -264,7 +264,7 @@ def _refuse_driven(curriculum: Mapping[str, Any] | None, overrides: Sequence[str
             raise ConfigError(f"{key}: {path} sets it, so a value here would do nothing; with {path}=null it counts")
 
 
-_TERM = re.compile(r"(task\.(?:scene\.sensors|observations\.\w+\.terms|[a-z]+))\.(\w+)")
+_TERM = re.compile(r"(task\.(?:scene\.sensors|gate\.conditions|observations\.\w+\.terms|[a-z]+))\.(\w+)")
 
 
 def _refuse_removing_nothing(cfg: DictConfig, overrides: Sequence[str]) -> None:

@@ -9,6 +9,7 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import ListConfig, OmegaConf
 
+from ksim.config.words import hint, listed
 from ksim.errors import ConfigError
 
 # Flags of K-Scale's earlier ksim, and what does their work here.
@@ -63,3 +64,23 @@ def check_old_flags(keys: Mapping[str, str]) -> None:
         if key in _OLD_FLAGS:
             answers = _OLD_FLAGS[key]
             raise ConfigError(f"{key}={value} is a flag of K-Scale's earlier ksim; {answers.get(value, answers[None])}")
+
+
+def held_command(option: str, commands: Mapping[str, object]) -> str:
+    """The override of the task that `commands.<name>=<value>` stands for; any other override as it is.
+
+    Args:
+        option: as on the command line.
+        commands: the task's.
+
+    Raises:
+        ConfigError: the task has no such command.
+    """
+    if not option.startswith("commands."):
+        return option
+    name, _, value = option.removeprefix("commands.").partition("=")
+    names = [name for name, term in commands.items() if term is not None]
+    if name not in names:
+        there = f"there are {listed(names)}" if names else "it has none"
+        raise ConfigError(f"commands.{name}: the task has no such command{hint(name, names)}; {there}")
+    return f"++task.commands.{name}.fixed={value}"

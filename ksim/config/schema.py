@@ -74,6 +74,15 @@ class ViewerCfg:
     height: int = setting(480, above=0)  # in pixels
 
 
+@dataclass(kw_only=True)
+class GateCfg:
+    """What good is: bounds of an evaluation's figures, under each of some conditions; none: the task has no gate."""
+
+    episodes: int = setting(256, above=0)  # of each condition
+    # name -> `ksim.config.gate.ConditionCfg`; null removes one. Any, so that the command line can add one.
+    conditions: dict[str, Any] = field(default_factory=dict)
+
+
 DEFAULT_EVENT = "reset_scene_to_default"
 
 
@@ -97,6 +106,7 @@ class ManagerBasedRlEnvCfg:
     commands: dict[str, Any] = field(default_factory=dict)  # generators of the goals that observations and rewards read
     curriculum: dict[str, Any] = field(default_factory=dict)  # values that change during a training
     metrics: dict[str, Any] = field(default_factory=dict)  # logged, not optimized
+    gate: GateCfg | None = field(default_factory=GateCfg)  # what an evaluation is held against; null: nothing
     episode_length_s: float = setting(0.0, at_least=0)  # time limit of an episode, in seconds; 0: none
     is_finite_horizon: bool = False  # true: the time limit is part of the task, so the learner does not bootstrap there
     scale_rewards_by_dt: bool = True  # multiply each reward by the env step's length, so weights are rates per second
@@ -149,6 +159,9 @@ class EvalCfg:
     # Env steps of training between two that judge which checkpoint is best; None: there are none.
     interval_steps: int | None = setting(MISSING, above=0)
     interval_episodes: int = setting(MISSING, above=0)  # episodes of each of these, the same ones every time
+    gate: bool = MISSING  # at the end, also play the conditions of the task's gate, for the report
+    # At each of the evaluations during a training, play the gate, too, and end where it is passed twice in a row.
+    stop_at_gate: bool = MISSING
 
 
 @dataclass(kw_only=True)

@@ -34,7 +34,7 @@ class Judge:
         interval_steps: env steps of training between two judgements; None: there are none.
     """
 
-    def __init__(self, env: Env, num_envs: int, cfg: EvalCfg, seed: int, run_dir: RunDir):
+    def __init__(self, env: Env, num_envs: int, cfg: EvalCfg, seed: int, run_dir: RunDir, evaluations: int = 1):
         """Judge the policies of a training.
 
         Args:
@@ -43,12 +43,13 @@ class Judge:
             cfg: how often, and how many episodes.
             seed: of the training.
             run_dir: where its checkpoints are.
+            evaluations: how many there are at each judgement, this one included.
         """
         self.best: Best | None = None
         self.interval_steps = cfg.interval_steps
         if self.interval_steps is not None and jax.default_backend() != "cpu":
             # There, time follows the steps that are made one after the other, however many envs make them at once.
-            least = math.ceil(evaluation.num_steps_of(env) / _LARGEST_SHARE) * num_envs
+            least = math.ceil(evaluation.num_steps_of(env) / _LARGEST_SHARE) * num_envs * evaluations
             self.interval_steps = max(self.interval_steps, least)
         self._best_level: dict[str, float] = {}  # of the curricula, where the best was judged
         self._step_dt = env.step_dt

@@ -17,7 +17,7 @@ import numpy as np
 from ksim import __version__
 from ksim.envs.env import Env
 from ksim.errors import KsimError
-from ksim.evaluation.episodes import Episodes, evaluate
+from ksim.evaluation.episodes import Ends, Episodes, evaluate
 from ksim.evaluation.first import VIDEO, show_first
 from ksim.physics import EngineChoice
 from ksim.rl.policy import Policy
@@ -57,6 +57,7 @@ def evaluate_into(
     video_length_s: float | None,
     overlay: bool = False,
     about: Mapping[str, Any],
+    besides: Mapping[str, Any] | None = None,
     replace: bool = False,
     play: Callable[[Policy, Mapping[str, Any] | None], Episodes] | None = None,
 ) -> Result:
@@ -74,6 +75,7 @@ def evaluate_into(
         video_length_s: film so much of the first episode, at most; None: no video.
         overlay: write time, commands and reward into the film.
         about: what else `metrics.json` says, besides the engine and the summary.
+        besides: other files to write, by name: what each says, besides the engine and `about`.
         replace: put it in the place of a folder that exists; else it is given a name of its own, with `_1`, ...
         play: what plays these episodes, compiled before, as `player` would; None: it is compiled here.
 
@@ -83,15 +85,10 @@ def evaluate_into(
     play = play or player(env, episodes, seed, keep_carry=video_length_s is not None)
     played = play(policy, curriculum)
     summary = summarize(played, env.step_dt) | {"seed": float(seed)}
-    record = {
-        "created_at": files.now(),
-        "ksim": __version__,
-        "engine": dataclasses.asdict(engine),
-        **about,
-        "summary": summary,
-    }
+    common = {"created_at": files.now(), "ksim": __version__, "engine": dataclasses.asdict(engine), **about}
     with _staged(folder) as temp:
-        files.write_atomic(temp / "metrics.json", files.json_bytes(record))
+        for name, said in {"metrics.json": {"summary": summary}, **(besides or {})}.items():
+            files.write_atomic(temp / name, files.json_bytes(common | said))
         filmed = show_first(env, played, temp, video_length_s=video_length_s, overlay=overlay)
         folder = _put(temp, folder, replace)
     return Result(summary, folder, folder / VIDEO if filmed else None)
@@ -126,7 +123,7 @@ def num_steps_of(env: Env) -> int:
     return env.max_episode_steps or _STEPS_WITHOUT_LIMIT
 
 
-def summarize(episodes: Episodes, step_dt: float) -> dict[str, float]:
+def summarize(episodes: Ends, step_dt: float) -> dict[str, float]:
     """Means over the episodes, as `Result.summary`."""
     from scipy.stats import binomtest  # late: it takes a second, and a training begins without it
 

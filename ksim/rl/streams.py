@@ -3,11 +3,11 @@
 import jax
 import numpy as np
 
-_PURPOSES = ("train", "eval", "judge")
+_PURPOSES = ("train", "eval", "judge", "gate")
 
 
 def random_key(seed: int, purpose: str) -> jax.Array:
-    """The root of a stream: `train`; `eval`, the final evaluation's and `ksim.eval`'s; `judge`, that of evaluations
-    during a training.
+    """The root of a stream: `train`; `eval`, the final evaluation's and `ksim.eval`'s; `judge` and `gate`,
+    those of evaluations during a training.
     """
     return jax.random.fold_in(jax.random.key(seed), np.uint32(_PURPOSES.index(purpose)))

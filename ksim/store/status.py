@@ -30,6 +30,7 @@ class Status:
     pid: int
     pid_started: int | None  # kernel clock ticks: tells the process from a later one of the same pid
     error: str | None
+    gate: dict[str, float] | None = None  # where the training passed its gate: `step`, and `time_s` of training
 
     @property
     def dead(self) -> bool:
@@ -45,7 +46,9 @@ def read(path: Path) -> Status | None:
     """The status in the file `path`; None where there is none. Raises KsimError where the file is damaged."""
     try:
         found = foreign.parse_json(path.read_bytes())
-        status = Status(**{name: found[name] for name in Status.__dataclass_fields__})
+        status = Status(
+            **{name: found[name] for name in Status.__dataclass_fields__ if name != "gate"}, gate=found.get("gate")
+        )
         if status.state not in get_args(State):
             raise ValueError(f"unknown state {status.state!r}")
         return status
@@ -87,6 +90,7 @@ class StatusFile:
             pid=os.getpid(),
             pid_started=files.process_start(os.getpid()),
             error=None,
+            gate=before.gate if before else None,
         )
 
     def update(self, step: int) -> None:
@@ -96,6 +100,10 @@ class StatusFile:
     def preempted(self, step: int) -> None:
         """The cluster is about to take the machine away; the state stays, as nobody can write it once that is done."""
         self._write(replace(self.status, state="preempted", step=step, updated_at=files.now()))
+
+    def passed(self, step: int, time_s: float) -> None:
+        """The training has passed its gate, after so many env steps and seconds of training."""
+        self._write(replace(self.status, gate={"step": step, "time_s": time_s}))
 
     def end(self, state: State, step: int | None = None, error: str | None = None) -> None:
         """The run is over; what a later `end` or the end of the context says is ignored."""

@@ -11,6 +11,7 @@ from ksim.config.targets import locate
 from ksim.config.words import hint
 from ksim.envs.check import check_task
 from ksim.errors import ConfigError, KsimError
+from ksim.evaluation import conditions
 from ksim.loggers import build as loggers
 from ksim.store import checkpoint, run_dir
 
@@ -38,7 +39,8 @@ def checked_new(cfg: Config) -> Config:
     if cfg.init_from is not None:  # `latest` may be another run later
         cfg = dataclasses.replace(cfg, init_from=_init_from(cfg.init_from, cfg.init_checkpoint, cfg.runs_dir))
     loggers.check(cfg.logger)
-    return checked(cfg)
+    conditions.check(checked(cfg))
+    return cfg
 
 
 def load_checked(path: str | os.PathLike[str]) -> Config:

@@ -79,7 +79,7 @@ def _run(records: Records, state: Any, stop: StopRequest) -> Any:
             metrics, finite = jax.device_get((metrics, finite))  # waits for the chunk
             judged = None
             if records.advance():
-                judged = records.judge.judge(algorithm.policy(state), state.env_carry.shared.curriculum)
+                judged = records.judged(algorithm.policy(state), state.env_carry.shared.curriculum)
             records.tell(metrics, finite, judged, present, progress)
             records.save_if_due(present, judged, stop.signum is not None)
             if stop.signum and not records.is_over:

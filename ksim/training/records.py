@@ -11,12 +11,14 @@ import jax
 
 from ksim.config.compose import freeze
 from ksim.envs.log import summarize
+from ksim.evaluation import gate
 from ksim.evaluation.best import Judge
 from ksim.evaluation.episodes import Episodes
 from ksim.evaluation.evaluate import evaluate_into, sentence
 from ksim.loggers import build as loggers
 from ksim.loggers.logger import Logger, RunInfo
 from ksim.rl.algorithm import ENV
+from ksim.rl.policy import Policy
 from ksim.store import checkpoint, files, provenance
 from ksim.store import metrics as metrics_file
 from ksim.store.run_dir import RunDir
@@ -25,6 +27,7 @@ from ksim.system import jax_setup, trust
 from ksim.training.experiment import Experiment
 from ksim.training.progress import Progress
 from ksim.training.state import first_state, restore, save
+from ksim.training.time_to_gate import TimeToGate
 from ksim.training.watch import Watch, check_finite
 from ksim.viz.plots import plot_training
 
@@ -41,6 +44,7 @@ class Records:
         step: env steps so far.
         total_steps: env steps at the end, whole chunks.
         judge: decides which checkpoint is the best.
+        gate: ends the training at the task's gate; None where it goes on.
     """
 
     def __init__(
@@ -57,7 +61,9 @@ class Records:
         self.run_dir = run_dir
         self.status = status
         self.step = 0
-        self.judge = Judge(experiment.env, algorithm.num_envs, cfg.eval, cfg.seed, run_dir)
+        self.gate = TimeToGate(cfg, cfg.seed) if cfg.eval.stop_at_gate else None
+        evaluations = 1 + (self.gate.num_conditions if self.gate is not None else 0)
+        self.judge = Judge(experiment.env, algorithm.num_envs, cfg.eval, cfg.seed, run_dir, evaluations)
         self.steps_per_chunk = algorithm.steps_per_iteration * cfg.log.interval_iterations
         self.total_steps = -(-algorithm.total_steps // self.steps_per_chunk) * self.steps_per_chunk
         self._writer = writer
@@ -73,7 +79,10 @@ class Records:
         self.status.update(self.step)
         self._writer.truncate_after(self.step)
         if resume:
-            self.judge.recall(metrics_file.read(self.run_dir.metrics_path))
+            lines = metrics_file.read(self.run_dir.metrics_path)
+            self.judge.recall(lines)
+            if self.gate is not None:
+                self.gate.recall(lines)
         # Diverged envs of the time before are on disk already.
         self._watch = Watch(self.experiment.env, self.run_dir, int(state.env_carry.shared.diverged.count))
         self._started = time.monotonic() - _wall_time(self.run_dir)
@@ -85,13 +94,21 @@ class Records:
 
     @property
     def is_over(self) -> bool:
-        """Whether the last step is done."""
-        return self.step >= self.total_steps
+        """Whether nothing is left to train: the last step is done, or the gate is passed."""
+        return self.step >= self.total_steps or (self.gate is not None and self.gate.is_passed)
 
     def advance(self) -> bool:
         """A chunk was trained; whether the policy is to be judged now."""
         self.step += self.steps_per_chunk
         return self.judge.is_due(self.step - self.steps_per_chunk, self.step)
+
+    def judged(self, policy: Policy, curriculum: Mapping[str, Any]) -> dict[str, float]:
+        """The numbers of the evaluations that are due; the arguments are those of `Judge.judge`."""
+        numbers = self.judge.judge(policy, curriculum)
+        if self.gate is not None:
+            of_gate = self.gate.judge(policy, curriculum, self.step)
+            numbers |= of_gate | {"eval_time_s": numbers["eval_time_s"] + of_gate["eval_time_s"]}
+        return numbers
 
     def tell(
         self,
@@ -119,6 +136,8 @@ class Records:
         speed = {"env_steps_per_s": self.steps_per_chunk / (now - self._before), "wall_time_s": now - self._started}
         self._before = now
         line = readable(metrics, self.experiment.env.step_dt) | speed | (judged or {})
+        if self.gate is not None:
+            line |= self.gate.look(line, self.step, self.status)
         self._writer.write(self.step, line)
         self._logger.log(line, self.step)
         progress.show(self.step, line)
@@ -156,18 +175,23 @@ class Records:
         plot_training(metrics_file.read(self.run_dir.metrics_path), self.run_dir.plots)
         if not cfg.eval.episodes:
             return None
+        policy, curriculum = self.experiment.algorithm.policy(state), state.env_carry.shared.curriculum
+        verdicts: list[gate.Verdict] = []
+        if cfg.eval.gate:
+            verdicts = gate.play(cfg, policy, curriculum, cfg.seed, lambda text: log.info("%s ...", text))
         log.info("playing %d episodes of the deterministic policy ...", cfg.eval.episodes)
         result = evaluate_into(
             self.run_dir.eval / "final",
             self.experiment.env,
             self.experiment.engine,
-            self.experiment.algorithm.policy(state),
-            state.env_carry.shared.curriculum,
+            policy,
+            curriculum,
             episodes=cfg.eval.episodes,
             seed=cfg.seed,
             video_length_s=cfg.eval.video_length_s if cfg.eval.video else None,
             overlay=cfg.eval.video_overlay,
             about={"step": self.step, "overrides": []},
+            besides={gate.GATE: gate.record(verdicts)} if verdicts else {},
             replace=True,
             play=play,
         )
@@ -175,6 +199,8 @@ class Records:
         if result.video is not None:
             self._logger.log_video("video", result.video, self.step)
         log.info("deterministic policy: %s", sentence(result.summary))
+        if verdicts:
+            log.info("the gate: %s: %s", "passed" if gate.passed(verdicts) else "NOT passed", gate.sentence(verdicts))
         log.info("numbers, plots%s: %s", " and a video" if result.video else "", result.folder)
         return result.summary["return"]
 

@@ -6,6 +6,7 @@ from typing import Any
 from ksim.config import compose
 from ksim.config.schema import Config
 from ksim.errors import ConfigError
+from ksim.evaluation import conditions
 from ksim.loggers import build as loggers
 from ksim.store import run_dir
 from ksim.store.run_dir import RunDir
@@ -48,6 +49,7 @@ def resumed_config(run: RunDir, overrides: Sequence[str]) -> Config:
     frozen = load_checked(run.config_path)
     cfg = checked(compose.with_overrides(frozen, overrides))
     loggers.check(cfg.logger)
+    conditions.check(cfg)
     refused = {path: pair for path, pair in differences(frozen, cfg).items() if not path.startswith(_MAY_CHANGE)}
     if refused:
         listed = ", ".join(f"{path} ({before} -> {after})" for path, (before, after) in refused.items())
