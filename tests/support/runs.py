@@ -35,7 +35,7 @@ def final_state(run: RunDir) -> dict[str, np.ndarray]:
 
 
 def lines_without_time(run: RunDir) -> list[dict]:
-    wall = ("wall_time_s", "env_steps_per_s", "eval_time_s")
+    wall = ("wall_time_s", "env_steps_per_s", "eval_time_s", "gate/time_s")
     return [{k: v for k, v in line.items() if k not in wall} for line in metrics.read(run.metrics_path)]
 
 
