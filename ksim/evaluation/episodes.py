@@ -140,11 +140,11 @@ def _first_episodes(
         carry = where_env(out.done, policy.init_carry(num_envs), carry)
         if curriculum is not None:
             state = with_shared(state, curriculum=curriculum)
-        ended = Ends(out.episode, out.terminated, out.ends)  # type: ignore[call-arg]
+        ended = Ends(out.episode, out.terminated, out.ends)
         first = jax.tree.map(lambda new, old: jnp.where(now.running_E, new, old), ended, now.first)
-        return _Now(state, out.obs, carry, now.running_E & ~out.done, first), action_Ea, out  # type: ignore[call-arg]
+        return _Now(state, out.obs, carry, now.running_E & ~out.done, first), action_Ea, out
 
     like = jax.eval_shape(lambda s, a: env.step(s, a)[1], state, state.envs.action)
     zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), (like.episode, like.terminated, like.ends))
-    nothing = Ends(*zeros)  # type: ignore[call-arg]
-    return _Now(state, obs, policy.init_carry(num_envs), jnp.ones(num_envs, bool), nothing), step  # type: ignore[call-arg]
+    nothing = Ends(*zeros)
+    return _Now(state, obs, policy.init_carry(num_envs), jnp.ones(num_envs, bool), nothing), step
