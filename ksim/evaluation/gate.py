@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import equinox as eqx
 import jax
 from jaxtyping import PRNGKeyArray
 
@@ -19,6 +18,7 @@ from ksim.evaluation.conditions import Condition, conditions
 from ksim.evaluation.episodes import evaluate_until
 from ksim.rl.policy import Policy
 from ksim.rl.streams import random_key
+from ksim.system.jit import jit
 
 GATE = "gate.json"
 
@@ -166,9 +166,8 @@ class GateJudge:
             env, share = make(condition), condition.most_falls
             most_falls = math.floor(self._episodes * (1.0 if share is None else share) + 1e-9)
             steps = evaluation.num_steps_of(env)
-            program = eqx.filter_jit(
-                partial(evaluate_until, env, num_envs=self._episodes, num_steps=steps, most_falls=most_falls)
-            )
+            until = partial(evaluate_until, env, num_envs=self._episodes, num_steps=steps, most_falls=most_falls)
+            program = jit(until, name=f"gate_{condition.name}", filtered=True)
 
             def play(policy: Policy, key: PRNGKeyArray, curriculum: Mapping[str, Any] | None) -> dict[str, float]:
                 ends, is_whole = jax.device_get(program(policy, key, curriculum=curriculum))

@@ -62,7 +62,7 @@ def in_packs(jobs: Sequence[Planned], at_most: int | None) -> list[list[Planned]
     for pack in made:
         if pack.why_apart:
             names = ", ".join(jobs[i].run.path.name for i in pack.members)
-            log.info("not in one program with the jobs before, as %s differs: %s", ", ".join(pack.why_apart), names)
+            log.info("not in one program with the jobs before, because of %s: %s", ", ".join(pack.why_apart), names)
     return [[jobs[i] for i in pack.members] for pack in made]
 
 

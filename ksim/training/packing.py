@@ -41,7 +41,10 @@ def packs(configs: Sequence[Config], at_most: int | None = None) -> list[Pack]:
         for pack in made:
             first = pack.members[0]
             different = _differences(plain[first], plain[i])
-            if obstacles := [path for path in different if not _both(path, numbers[first], numbers[i])]:
+            obstacles = [path for path in different if not _both(path, numbers[first], numbers[i])]
+            if configs[i].eval.stop_at_gate:  # it ends at a step of its own
+                obstacles = ["eval.stop_at_gate"]
+            if obstacles:
                 why = why or obstacles
             elif at_most is not None and len(pack.members) >= at_most:
                 is_any_full = True

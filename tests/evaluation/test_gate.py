@@ -173,14 +173,8 @@ def test_a_training_ends_at_its_gate_and_a_resumed_one_at_the_same_step(tmp_path
     assert "gate/step" not in lines[0] and lines[1]["gate/step"] == 2 * CHUNK
     assert found.gate == {"step": 2 * CHUNK, "time_s": lines[1]["gate/time_s"]}
     assert 0 < lines[1]["gate/time_s"] < lines[1]["wall_time_s"]
-    assert "passed twice in a row" in undisturbed.log_path.read_text() if undisturbed.log_path.exists() else True
     assert checkpoint.steps(undisturbed.checkpoints)[-1] == 2 * CHUNK
 
     run = fresh(tmp_path, "runs", 1, *STOPPING)  # one pass, then stopped
     train(resumed_config(run, [f"algo.total_steps={9 * CHUNK}"]), run, resume=True)
     assert_same(run, undisturbed)
-    train(resumed_config(run, []), run, resume=True)  # nothing is left to train
-    again = status.read(run.status_path)
-    assert again is not None and (again.state, again.step) == ("completed", 2 * CHUNK) and again.gate is not None
-    train(resumed_config(run, ["eval.stop_at_gate=false", f"algo.total_steps={3 * CHUNK}"]), run, resume=True)
-    assert metrics.read(run.metrics_path)[-1]["step"] == 3 * CHUNK
