@@ -96,6 +96,9 @@ class PPO(Algorithm):
     max_learning_rate: float = setting(1e-2, above=0, traceable=True)  # upper bound of the adaptive learning rate
     max_grad_norm: float = setting(1.0, above=0, traceable=True)  # gradients are scaled down to this global norm
     init_std: float = setting(0.35, above=0)  # first standard deviation of every action element, in action units
+    # Standard deviations stay below init_std / (1 + steps / this), env steps, so that the policy learns to act without
+    # the noise that an evaluation leaves out; None: they are learned alone.
+    std_decay_steps: float | None = setting(None, above=0, traceable=True)
     actor_hidden: tuple[int, ...] = setting((256, 128, 128), above=0)  # widths of the actor's hidden layers
     critic_hidden: tuple[int, ...] = setting((256, 128, 128), above=0)  # widths of the critic's hidden layers
     activation: str = setting("elu", choices=tuple(ACTIVATIONS))
@@ -174,8 +177,10 @@ class PPO(Algorithm):
             group: normalizer.update(trajectory_TE.obs[group], symmetry.obs[group] if symmetry else None)
             for group, normalizer in state.model.normalizer.items()
         }
-        model = dataclasses.replace(state.model, normalizer=normalizer)
-        state = dataclasses.replace(state, model=model, num_iterations=state.num_iterations + 1)
+        num_iterations = state.num_iterations + 1
+        net = dataclasses.replace(state.model.net, log_std=limited(self, state.model.net.log_std, num_iterations))
+        model = dataclasses.replace(state.model, net=net, normalizer=normalizer)
+        state = dataclasses.replace(state, model=model, num_iterations=num_iterations)
         target_TE = dataset_D.target.reshape(value_TE.shape)
         explained = 1.0 - jnp.var(target_TE - value_TE) / jnp.maximum(jnp.var(target_TE), 1e-8)
         metrics |= {"explained_variance": explained, "reward": jnp.mean(trajectory_TE.reward)}
@@ -356,6 +361,14 @@ def desired_kl(ppo: PPO, num_iterations: Int[Array, ""]) -> Float[Array, ""]:
     if ppo.desired_kl_decay_steps is None:
         return jnp.asarray(ppo.desired_kl, jnp.float32)
     return ppo.desired_kl / (1.0 + num_iterations * (ppo.dataset_size / ppo.desired_kl_decay_steps))
+
+
+def limited(ppo: PPO, log_std: Float[Array, " a"], num_iterations: Int[Array, ""]) -> Float[Array, " a"]:
+    """Logarithms of standard deviations, none above what `std_decay_steps` allows after some iterations."""
+    if ppo.std_decay_steps is None:
+        return log_std
+    largest = ppo.init_std / (1.0 + num_iterations * (ppo.dataset_size / ppo.std_decay_steps))
+    return jnp.minimum(log_std, jnp.log(largest))
 
 
 def adapt_learning_rate(

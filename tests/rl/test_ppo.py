@@ -27,6 +27,7 @@ from ksim.rl.ppo import (
     adapt_learning_rate,
     collect,
     desired_kl,
+    limited,
     loss,
     mirrored,
     prepare,
@@ -236,6 +237,20 @@ def test_the_desired_kl_may_fall_with_the_steps(cfg):
     falling = dataclasses.replace(cfg, desired_kl_decay_steps=2400.0)
     values = [float(desired_kl(falling, jnp.int32(n))) for n in (0, 100, 300)]
     np.testing.assert_allclose(values, [0.01, 0.005, 0.0025], rtol=1e-5)
+
+
+def test_standard_deviations_may_be_held_below_what_falls_with_the_steps(cfg):
+    """From init_std to its half after as many env steps as the setting says; D is 24. A training obeys it."""
+    held = dataclasses.replace(cfg, init_std=0.6, std_decay_steps=2400.0)
+    log_std = jnp.log(jnp.array([0.5, 0.2]))
+    for iterations, expected in ((0, [0.5, 0.2]), (100, [0.3, 0.2]), (300, [0.15, 0.15])):
+        found = jnp.exp(limited(held, log_std, jnp.int32(iterations)))
+        np.testing.assert_allclose(found, expected, rtol=1e-5)
+    assert limited(cfg, log_std, jnp.int32(300)) is log_std
+    env = FakeEnv(LENGTHS)
+    held, state = train_state(dataclasses.replace(held, std_decay_steps=24.0), env)
+    after, _ = jax.jit(partial(held.iterate, env))(state)
+    assert float(jnp.exp(after.model.net.log_std).max()) <= 0.3 * (1 + 1e-5)
 
 
 def train_state(cfg, env):
