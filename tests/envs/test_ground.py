@@ -9,6 +9,7 @@ from support import plain
 from support.envs import Player, kbot_task
 from support.terms import context
 
+from ksim.config.compose import compose
 from ksim.config.schema import ManagerBasedRlEnvCfg, PatchesCfg, SceneCfg
 from ksim.envs.ground import Patch
 from ksim.envs.scene import build_scene
@@ -242,3 +243,22 @@ def test_robots_stand_on_slopes_in_an_env():
     assert qpos[:, 2].min() > 0.8 and qpos[:, 2].max() < 1.6
     home = player.env.scene.home_height
     np.testing.assert_allclose(steps[-1].out.obs["actor"][:, 0], home, atol=0.03)
+
+
+def test_kbot_walks_over_rough_ground_as_over_flat(composed_rough):
+    """The same terms and algorithm, with the ground and what it needs added."""
+    flat, rough = composed_rough
+    assert rough.algo == flat.algo and rough.task.scene.terrain == "patches"
+    for group in ("rewards", "commands", "actions", "metrics"):
+        assert getattr(rough.task, group) == getattr(flat.task, group)
+    added = {
+        group: getattr(rough.task, group).keys() - getattr(flat.task, group).keys()
+        for group in ("events", "terminations")
+    }
+    assert added == {"events": {"start"}, "terminations": {"off_ground"}}
+    assert rough.task.observations["actor"] == flat.task.observations["actor"]
+
+
+@pytest.fixture(scope="module")
+def composed_rough():
+    return tuple(compose([f"task={task}"]) for task in ("kbot_walking", "kbot_walking_rough"))
