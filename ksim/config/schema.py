@@ -6,6 +6,7 @@ A field with no default gets its value from YAML; a field with a default is set 
 
 from __future__ import annotations
 
+import abc
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -84,6 +85,38 @@ class GateCfg:
 
 
 DEFAULT_EVENT = "reset_scene_to_default"
+
+
+@dataclass(kw_only=True)
+class TaskCfg(abc.ABC):
+    """A task of any kind: a dataclass of its settings that `_target_` in a task's YAML names, and what it makes.
+
+    Without a `_target_`, a task is a `ManagerBasedRlEnvCfg`. Settings are checked by type and limits, as an algorithm's.
+    """
+
+    is_finite_horizon: bool = False  # true: the time limit is part of the task, so the learner does not bootstrap there
+    viewer: ViewerCfg = field(default_factory=ViewerCfg)
+
+    @abc.abstractmethod
+    def check(self) -> None:
+        """What can be known of it before its env is built.
+
+        Raises:
+            ConfigError: for the first mistake, naming its YAML path and what would be right.
+        """
+
+    @abc.abstractmethod
+    def make_env(self, engine: str, threads: int | None) -> Any:
+        """Its `ksim.envs.Env` on a resolved engine, `mjx` or `mujoco`."""
+
+    @classmethod
+    def algo_settings(cls, task: Mapping[str, Any]) -> Mapping[str, Mapping[str, Any]]:
+        """What such a task changes in algorithms, by choice of `algo`: below its YAML's own section `algo`.
+
+        Args:
+            task: its settings as they are given, not checked yet.
+        """
+        return {}
 
 
 @dataclass(kw_only=True)
@@ -174,7 +207,7 @@ class Config:
     # Seed of every random stream; None draws one, and the frozen config holds it.
     seed: int | None = setting(MISSING, at_least=0)
     runs_dir: str = MISSING  # folder of all run directories, relative to the working directory
-    task: ManagerBasedRlEnvCfg = MISSING
+    task: Any = MISSING  # a ManagerBasedRlEnvCfg, or the TaskCfg that `_target_` names in YAML
     algo: Any = MISSING  # the algorithm: an instance of the dataclass that `_target_` names in YAML
     physics: PhysicsCfg = MISSING
     # Where metrics go besides metrics.jsonl: name -> logger, None where it is off.

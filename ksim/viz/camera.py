@@ -69,6 +69,20 @@ class Camera:
         x, y, z = (low + high) / 2
         return dataclasses.replace(camera, lookat=(float(x), float(y), float(z)), distance=float(distance))
 
+    @classmethod
+    def of_model(cls, model: mujoco.MjModel, **others: Any) -> "Camera":
+        """Returns the model's own first camera that is fixed to nothing that moves, else one that frames its `qpos0`.
+
+        Args:
+            model: what is looked at.
+            others: as for the class.
+        """
+        for i in range(model.ncam):
+            follows = model.cam_mode[i] != mujoco.mjtCamLight.mjCAMLIGHT_FIXED
+            if model.camera(i).name and (follows or model.body_weldid[model.cam_bodyid[i]] == 0):
+                return cls(name=model.camera(i).name, **others)
+        return cls.framing(model, model.qpos0, **others)
+
     def view(self) -> dict[str, Any]:
         """What the render worker's job says of the camera."""
         return {"camera": dataclasses.asdict(self), "width": self.width, "height": self.height}
