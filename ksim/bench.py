@@ -102,10 +102,9 @@ def _take_config_dir(argv: Sequence[str]) -> tuple[str | None, list[str]]:
 def show(found: Mapping[str, Any]) -> None:
     """Print a measurement."""
     console = Console(highlight=False, markup=False, soft_wrap=True)
-    console.print(
-        f"{found['task']}: {found['num_envs']} envs x {found['rollout_length']} env steps per iteration,"
-        f" {found['decimation']} physics steps each"
-    )
+    substeps = f", {found['decimation']} physics steps each" if found["decimation"] else ""
+    sizes = f"{found['num_envs']} envs x {found['rollout_length']} env steps per iteration{substeps}"
+    console.print(f"{found['task']}: {sizes}")
     console.print(f"physics: {found['engine']['reason']}; the ceiling: {found['threads']} of {found['cpus']} CPUs")
     speeds = Table("", "", "env steps/s", "% of ceiling", "compile (s)", title=f"median of {found['repeats']}")
     times = Table("", "", "seconds", "%", title="what an iteration goes into")
@@ -114,14 +113,15 @@ def show(found: Mapping[str, Any]) -> None:
             column.justify = "right"
     for name, row in found["programs"].items():
         compile_s = "" if row["compile_s"] is None else f"{row['compile_s']:.1f}"
-        speed, percent = f"{row['env_steps_per_s']:,.0f}", f"{row['percent_of_ceiling']:.1f}"
-        speeds.add_row(name, PROGRAMS[name], speed, percent, compile_s)
+        percent = "" if row["percent_of_ceiling"] is None else f"{row['percent_of_ceiling']:.1f}"
+        speeds.add_row(name, PROGRAMS[name], f"{row['env_steps_per_s']:,.0f}", percent, compile_s)
     for name, part in found["parts"].items():
         times.add_row(name, PARTS[name], f"{part['seconds']:.3f}", f"{part['percent']:.1f}")
     times.add_section()
     times.add_row("an iteration", "", f"{found['iteration_s']:.3f}", "100.0")
-    times.add_row("the ceiling", "the physics in C MuJoCo alone", f"{found['ceiling_s']:.3f}",
-                  f"{found['programs']['train']['percent_of_ceiling']:.1f}")  # fmt: skip
+    if found["ceiling_s"] is not None:
+        percent = f"{found['programs']['train']['percent_of_ceiling']:.1f}"
+        times.add_row("the ceiling", "the physics in C MuJoCo alone", f"{found['ceiling_s']:.3f}", percent)
     console.print(speeds, times)
     if found["managers"]:
         console.print(_manager_table(found))

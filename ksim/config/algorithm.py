@@ -17,7 +17,9 @@ from typing import Any
 from hydra.core.override_parser.types import Override
 
 from ksim.config.targets import TARGET, locate, target_name
+from ksim.config.task import algo_sections
 from ksim.config.values import build as build_dataclass
+from ksim.config.values import plain as plain_values
 from ksim.config.values import settings_of
 from ksim.config.words import listed, shown
 from ksim.errors import ConfigError
@@ -44,7 +46,9 @@ def merge_task(config: dict[str, Any], choice: str, overrides: Sequence[Override
         ConfigError: the task's sections are no mappings.
     """
     task = config.get("task")
-    sections = task.pop("algo", None) if isinstance(task, dict) else None
+    sections = algo_sections(task) if isinstance(task, dict) else None
+    if isinstance(task, dict):
+        task.pop("algo", None)
     algo = config.get("algo")
     if not sections or not isinstance(algo, dict):
         return {}
@@ -106,7 +110,7 @@ def with_defaults(algo: Mapping[str, Any]) -> dict[str, Any]:
             defaults[name] = field.default
         elif field.default_factory is not dataclasses.MISSING:
             defaults[name] = field.default_factory()
-    return trees.merge(_plain(defaults), algo)
+    return trees.merge(plain_values(defaults), algo)
 
 
 def build(algo: Mapping[str, Any], places: Mapping[str, str] | None = None) -> Any:
@@ -132,13 +136,4 @@ def build(algo: Mapping[str, Any], places: Mapping[str, str] | None = None) -> A
 def plain(algorithm: Any) -> dict[str, Any]:
     """The mapping of which `build` makes the same algorithm."""
     values = {name: getattr(algorithm, name) for name in settings_of(type(algorithm))}
-    return {TARGET: target_name(type(algorithm)), **_plain(values)}
-
-
-def _plain(node: Any) -> Any:
-    """Dataclasses and tuples as YAML has them."""
-    if dataclasses.is_dataclass(node) and not isinstance(node, type):
-        node = {field.name: getattr(node, field.name) for field in dataclasses.fields(node)}
-    if isinstance(node, Mapping):
-        return {key: _plain(value) for key, value in node.items()}
-    return [_plain(item) for item in node] if isinstance(node, list | tuple) else node
+    return {TARGET: target_name(type(algorithm)), **plain_values(values)}

@@ -12,21 +12,20 @@ import secrets
 import typing
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import hydra
 import yaml
 from hydra.core.config_search_path import SearchPathQuery
-from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from ksim.config import algorithm, hydra_internals, launchers
+from ksim.config import algorithm, composition, hydra_internals, launchers
+from ksim.config import task as tasks
 from ksim.config.empty import empty
 from ksim.config.explain import check_given, explain, explain_node, unknown_key
 from ksim.config.overrides import parse_overrides, texts
@@ -40,36 +39,11 @@ CONFIG_NAME = "config"
 VERSION_BASE = "1.3"
 
 
-@dataclass(kw_only=True)
-class _TaskYaml(ManagerBasedRlEnvCfg):
-    """A task's YAML file."""
-
-    algo: dict[str, Any] = field(default_factory=dict)  # choice of algo -> settings that this task changes in it
-
-
-@dataclass(kw_only=True)
-class _Composition(Config):
-    """What the YAML files are merged into."""
-
-    task: _TaskYaml = MISSING
-    algo: dict[str, Any] = field(default_factory=dict)
-
-
-def _schema() -> DictConfig:
-    """The schema as a node: every key is checked where it is merged, but for an algorithm's, which has its own."""
-    node: DictConfig = OmegaConf.structured(_Composition)
-    node.task = OmegaConf.structured(_TaskYaml)
-    for open_node in (node.algo, node.task.algo):
-        OmegaConf.set_struct(open_node, False)
-    return node
-
-
 def _folder_name(overrides: str) -> str:
     """A name for a sweep job's folder."""
     return re.sub(r"[^\w.,=+-]+", "-", str(overrides)).strip("-")[:120] or "default"
 
 
-ConfigStore.instance().store(name="schema", node=_schema())
 launchers.store()
 # Cached, because a launched job must find the launcher's folder.
 OmegaConf.register_new_resolver("ksim_folder", _folder_name, use_cache=True, replace=True)
@@ -145,6 +119,7 @@ def composer(
 
     def load(overrides: Sequence[str], is_sweep: bool = False) -> DictConfig:
         parse_overrides(overrides)  # whose messages are better than Hydra's
+        composition.store(hydra_internals.names_target(app.config_loader, config_name, overrides, "task"))
         try:
             cfg = composed(overrides, RunMode.MULTIRUN if is_sweep else RunMode.RUN)
             HydraConfig.instance().set_config(cfg)
@@ -220,9 +195,11 @@ def with_overrides(cfg: Config, overrides: Sequence[str]) -> Config:
     Raises:
         ConfigError: as `compose`.
     """
-    node = typing.cast(DictConfig, OmegaConf.merge(OmegaConf.structured(Config), plain(cfg)))
+    before = plain(cfg)
+    node = typing.cast(DictConfig, OmegaConf.merge(composition.node_of(before["task"]), before))
     OmegaConf.set_struct(node, True)
-    OmegaConf.set_struct(node.algo, False)
+    for open_node in (node.algo, *([node.task] if tasks.is_foreign(before["task"]) else ())):
+        OmegaConf.set_struct(open_node, False)
     parsed_overrides = parse_overrides(overrides)
     for parsed in parsed_overrides:
         if parsed.is_sweep_override():
@@ -233,7 +210,7 @@ def with_overrides(cfg: Config, overrides: Sequence[str]) -> Config:
             raise ConfigError(explain(error, overrides, compose=lambda: plain(cfg))) from error
     changed = _mapping(node, resolve=True)
     empty(changed, parsed_overrides)
-    _refuse_driven(changed["task"]["curriculum"], overrides)
+    _refuse_driven(changed["task"].get("curriculum"), overrides)
     _refuse_said_twice(changed)
     return _typed(changed)
 
@@ -278,8 +255,10 @@ def _refuse_removing_nothing(cfg: DictConfig, overrides: Sequence[str]) -> None:
 
 def plain(cfg: Config) -> dict[str, Any]:
     """The config as nested mappings and lists, everything said once: what a run's `config.yaml` holds."""
-    mapping = dataclasses.asdict(dataclasses.replace(cfg, algo=None)) | {"algo": algorithm.plain(cfg.algo)}
-    del mapping["task"]["seed"], mapping["task"]["scene"]["num_envs"]
+    mapping = dataclasses.asdict(dataclasses.replace(cfg, algo=None, task=None))
+    mapping |= {"algo": algorithm.plain(cfg.algo), "task": tasks.plain(cfg.task)}
+    if isinstance(cfg.task, ManagerBasedRlEnvCfg):
+        del mapping["task"]["seed"], mapping["task"]["scene"]["num_envs"]
     return mapping
 
 
@@ -320,16 +299,25 @@ def _typed(mapping: Mapping[str, Any], places: Mapping[str, str] | None = None) 
         if key not in settings_of(Config):
             raise ConfigError(unknown_key(str(key), compose=lambda: mapping))
     algo = algorithm.build(mapping["algo"], places) if "algo" in mapping else MISSING
+    foreign = tasks.is_foreign(mapping.get("task"))
+    own = {"algo", "task"} if foreign else {"algo"}  # with a schema of their own
     try:
-        node = OmegaConf.merge(OmegaConf.structured(Config), {k: v for k, v in mapping.items() if k != "algo"})
+        node = OmegaConf.merge(
+            composition.node_of(mapping.get("task")), {k: v for k, v in mapping.items() if k not in own}
+        )
     except OmegaConfBaseException as error:
         raise ConfigError(explain_node(error)) from error
-    if algo != MISSING and "task" in mapping:
+    if algo != MISSING and "task" in mapping and not foreign:
         # Said once, and handed to the env here.
         node.task.seed, node.task.scene.num_envs = node.seed, algo.num_envs
     check_given({*OmegaConf.missing_keys(node)} - {"algo"} | ({"algo"} if algo == MISSING else set()))
-    config: Config = build(Config, _mapping(node) | {"algo": algo}, "")
-    _make_absolute(config.task.scene)
+    values = _mapping(node) | {"algo": algo}
+    if foreign:
+        values["task"] = tasks.build(mapping["task"])
+    else:
+        values["task"] = build(ManagerBasedRlEnvCfg, values["task"], "task")
+        _make_absolute(values["task"].scene)
+    config: Config = build(Config, values, "")
     return config
 
 

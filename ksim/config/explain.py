@@ -14,7 +14,7 @@ from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException, ValidationError
 
-from ksim.config.schema import Config
+from ksim.config.schema import Config, ManagerBasedRlEnvCfg
 from ksim.config.values import describe
 from ksim.config.words import choices, first_line, hint, listed, one_line, shown
 from ksim.errors import ConfigError
@@ -145,6 +145,8 @@ def _elsewhere(parent: str, name: str, config: Mapping[str, Any]) -> str:
 def _fields(schema: type) -> dict[str, Any]:
     """Field -> annotation."""
     hints = typing.get_type_hints(schema)
+    if schema is Config:
+        hints["task"] = ManagerBasedRlEnvCfg  # what it is where it has no `_target_`
     return {f.name: hints[f.name] for f in dataclasses.fields(schema)}
 
 

@@ -1,5 +1,7 @@
 """Everything of Hydra's that is private and that ksim uses: the one place to look at when Hydra changes."""
 
+from collections.abc import Sequence
+
 from hydra._internal.config_loader_impl import ConfigLoaderImpl, get_overrides_dirname
 from hydra._internal.config_search_path_impl import ConfigSearchPathImpl
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
@@ -7,9 +9,10 @@ from hydra._internal.hydra import Hydra
 from hydra._internal.utils import create_config_search_path, get_args_parser
 from hydra.core.override_parser.types import Override
 from hydra.types import RunMode
-from omegaconf import Container, DictConfig
+from omegaconf import Container, DictConfig, OmegaConf
 
 from ksim.config.overrides import texts
+from ksim.system.trust import TARGET
 
 __all__ = [
     "BasicSweeper",
@@ -19,6 +22,7 @@ __all__ = [
     "get_args_parser",
     "get_overrides_dirname",
     "layers",
+    "names_target",
 ]
 
 
@@ -47,3 +51,21 @@ def layers(cfg: DictConfig) -> list[tuple[str, Container]]:
         for default in found
         if default.config_path is not None and not default.config_path.startswith(("hydra/", "schema"))
     ]
+
+
+def names_target(loader: ConfigLoaderImpl, config_name: str, overrides: Sequence[str], group: str) -> bool:
+    """Whether a YAML file of the choice of a group has a `_target_`; false where the choice cannot be found out.
+
+    Args:
+        loader: of the application that composes.
+        config_name: of the primary config.
+        overrides: of the command line, which make the choice.
+        group: such as "task".
+    """
+    try:
+        found = loader.compute_defaults_list(config_name, list(overrides), RunMode.MULTIRUN).defaults
+        files = [default for default in found if (default.config_path or "").startswith(f"{group}/")]
+        contents = [loader._load_single_config(default=default, repo=loader.repository).config for default in files]
+    except Exception:  # the composition itself says what is wrong
+        return False
+    return any(OmegaConf.select(content, f"{group}.{TARGET}") is not None for content in contents)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import abc
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from omegaconf import MISSING
 
@@ -91,11 +91,14 @@ DEFAULT_EVENT = "reset_scene_to_default"
 class TaskCfg(abc.ABC):
     """A task of any kind: a dataclass of its settings that `_target_` in a task's YAML names, and what it makes.
 
-    Without a `_target_`, a task is a `ManagerBasedRlEnvCfg`. Settings are checked by type and limits, as an algorithm's.
+    Without a `_target_`, a task is a `ManagerBasedRlEnvCfg`. Settings are checked as an algorithm's.
     """
 
     is_finite_horizon: bool = False  # true: the time limit is part of the task, so the learner does not bootstrap there
     viewer: ViewerCfg = field(default_factory=ViewerCfg)
+    # Only tasks of terms have them.
+    commands: ClassVar[Mapping[str, Any]] = {}
+    gate: ClassVar[None] = None
 
     @abc.abstractmethod
     def check(self) -> None:

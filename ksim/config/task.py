@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from ksim.config.schema import ManagerBasedRlEnvCfg, TaskCfg
@@ -37,21 +37,12 @@ def class_of(task: Mapping[str, Any]) -> type[TaskCfg]:
     return found
 
 
-def keep_given(config: dict[str, Any], layers: Iterable[Mapping[str, Any]]) -> None:
-    """Leave of a foreign task what YAML files and overrides give; of the schema, it got the defaults of another kind.
-
-    Args:
-        config: the merged config; it is changed.
-        layers: the files and the overrides, each as a config.
-    """
-    given = {key for layer in layers for key in trees.get(layer, "task") or {}}
-    config["task"] = {key: value for key, value in config["task"].items() if key in given}
-
-
 def algo_sections(task: Mapping[str, Any]) -> dict[str, Any]:
     """What a task changes in algorithms, by choice: its own section `algo` over that of its kind."""
     own = task.get("algo") or {}
-    return trees.merge(class_of(task).algo_settings(task), own) if is_foreign(task) and isinstance(own, Mapping) else own
+    return (
+        trees.merge(class_of(task).algo_settings(task), own) if is_foreign(task) and isinstance(own, Mapping) else own
+    )
 
 
 def build(task: Mapping[str, Any]) -> TaskCfg:

@@ -170,3 +170,12 @@ def describe(expected: Any) -> str:
     if kind in (list, tuple, Sequence):
         return f"a list of {_PLAIN[args[0]].removeprefix('a ')}s" if args and args[0] in _PLAIN else "a list"
     return "a mapping"
+
+
+def plain(node: Any) -> Any:
+    """Dataclasses and tuples as YAML has them."""
+    if dataclasses.is_dataclass(node) and not isinstance(node, type):
+        node = {field.name: getattr(node, field.name) for field in dataclasses.fields(node)}
+    if isinstance(node, Mapping):
+        return {key: plain(value) for key, value in node.items()}
+    return [plain(item) for item in node] if isinstance(node, list | tuple) else node

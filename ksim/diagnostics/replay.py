@@ -72,6 +72,15 @@ def record(env: Env, policy: Policy, env_carry: EnvCarry, obs: Obs, key: PRNGKey
     return Recording(env_carry, action_TEa, physics, dict(model_fields), ctrl_TESu)
 
 
+def record_actions(
+    env: Env, policy: Policy, env_carry: EnvCarry, obs: Obs, key: PRNGKeyArray, num_steps: int
+) -> Recording:
+    """As `record`, of an env whose physics is its own: the actions alone."""
+    trajectory = rollout(env, policy, env_carry, obs, policy.init_carry(len(obs["actor"])), key, num_steps)[3]
+    physics = env_carry.envs.physics
+    return Recording(env_carry, trajectory.action, physics, {}, trajectory.action[:, :, None])
+
+
 def play(env: Env, policy: Policy, env_carry: EnvCarry, obs: Obs, key: PRNGKeyArray, num_steps: int) -> Any:
     """The rollout of a training by itself; of everything that it returns, the sums, so that nothing is left out."""
     env_carry, obs, _, trajectory, log = rollout(

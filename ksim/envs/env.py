@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
-from ksim.config.schema import ManagerBasedRlEnvCfg
+from ksim.config.schema import ManagerBasedRlEnvCfg, TaskCfg
 from ksim.envs import guard
 from ksim.envs.carry import EnvCarry, Flags, Obs, PerEnv, Shared, StepOutput
 from ksim.envs.managers.rewards import Rewards
@@ -60,6 +60,15 @@ class Env(Phases):
         """
         groups = tuple(self.observations.groups) if groups is None else groups
         return find_symmetry(self.scene, self.actions, self.observations, self.obs_sizes, self.commands, groups)
+
+    @property
+    def action_names(self) -> tuple[str, ...]:
+        """The joint that each element of an action moves."""
+        return tuple(self.scene.joint_names[joint] for joint in self.actions.joints_a)
+
+    def is_vector(self, group: str) -> bool:
+        """Whether a group of observations is one vector, its terms concatenated."""
+        return self.observations.groups[group].settings.concatenate
 
     def reset(
         self,
@@ -182,8 +191,11 @@ class Env(Phases):
         return EnvCarry(envs, Shared(jax.random.fold_in(key, _SHARED_STREAM), curriculum, diverged))
 
 
-def make_env(cfg: ManagerBasedRlEnvCfg, engine: str, threads: int | None = None) -> Env:
+def make_env(cfg: ManagerBasedRlEnvCfg | TaskCfg, engine: str, threads: int | None = None) -> Env:
     """The env of a task on a resolved engine, `mjx` or `mujoco`."""
+    if isinstance(cfg, TaskCfg):
+        env: Env = cfg.make_env(engine, threads)
+        return env
     return Env(cfg, engine, threads)
 
 

@@ -64,18 +64,26 @@ class ForeignEnv(Env):
         action_names: of the elements of an action.
     """
 
+    about = "environment"  # in a few words, for tables
+    action_law = "the environment's own"  # what an action does
     reward_scale = 1.0  # of the learner's rewards; those of logs are not scaled
 
     def __init__(
-        self, cfg: TaskCfg, model: mujoco.MjModel, *, step_dt: float, max_episode_steps: int, action_names: Sequence[str]
+        self,
+        cfg: TaskCfg,
+        model: mujoco.MjModel,
+        *,
+        step_dt: float,
+        max_episode_steps: int,
+        action_names: Sequence[str],
     ):
         self.cfg = cfg  # type: ignore[assignment]
         self.scene = _Scene(model)
         self.physics_dt = float(model.opt.timestep)
         self.step_dt = step_dt
         self.max_episode_steps = max_episode_steps
-        self.action_names = tuple(action_names)
-        self.action_size = len(self.action_names)
+        self._action_names = tuple(action_names)
+        self.action_size = len(self._action_names)
         self.events = EventManager({}, step_dt)
         self.commands = CommandManager({}, step_dt)
         self.curriculum = CurriculumManager({})
@@ -106,9 +114,20 @@ class ForeignEnv(Env):
 
     # The env
 
+    @property
+    def action_names(self) -> tuple[str, ...]:
+        """See `Env.action_names`; what its elements are called."""
+        return self._action_names
+
+    def is_vector(self, group: str) -> bool:
+        """See `Env.is_vector`."""
+        return True
+
     def symmetry(self, groups: Sequence[str] | None = None) -> Symmetry:
         """See `Env.symmetry`: nobody knows how such an env mirrors."""
-        raise ConfigError("algo.symmetry: only tasks of terms, on a robot with a mirror map, have one; none is right here")
+        raise ConfigError(
+            "algo.symmetry: only tasks of terms, on a robot with a mirror map, have one; none is right here"
+        )
 
     def reset(
         self,
@@ -172,7 +191,7 @@ class ForeignEnv(Env):
         )
         episode_E = self._report(terminal.episode)
         log = EpisodeSums.log(ends_E, episode_E) | {"nan_guard": jnp.sum(1.0 * diverged_E)}
-        log |= {"not_finite/task.env": jnp.sum(1.0 * ~is_finite_E & ~diverged_E)}
+        log |= {"not_finite/task.env": jnp.sum(1.0 * (~is_finite_E & ~diverged_E))}
         carry = self._reset_where(with_envs(EnvCarry(terminal, carry.shared), key=before.key), ends_E.done, key_E)
         return carry, StepOutput(
             carry.envs.memory["obs"], memory["obs"], self.reward_scale * reward_E, *ends_E, episode_E, log, terminal

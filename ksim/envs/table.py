@@ -13,6 +13,7 @@ from rich.table import Table
 
 from ksim.config.values import parameters
 from ksim.envs.env import Env
+from ksim.envs.foreign import ForeignEnv
 from ksim.envs.scene import Scene
 from ksim.envs.terms import Term
 from ksim.envs.traits import traits_of
@@ -34,6 +35,9 @@ def text(env: Env, width: int = 120) -> str:
 
 
 def _tables(env: Env) -> Iterator[Table]:
+    if isinstance(env, ForeignEnv):
+        yield _of_foreign(env)
+        return
     scene = env.scene
     if scene.contacts:
         rows = ((sensor.name, len(sensor.elements), ", ".join(sensor.elements)) for sensor in scene.contacts.values())
@@ -63,6 +67,13 @@ def _tables(env: Env) -> Iterator[Table]:
     if env.events.model_fields:
         fields = ((name, path.removeprefix("task.")) for name, path in env.events.model_fields.items())
         yield _table("fields that differ between envs", ("field", "first written by"), fields)
+
+
+def _of_foreign(env: ForeignEnv) -> Table:
+    rows = [(f"observations.{group}", sum(sizes.values())) for group, sizes in env.obs_sizes.items()]
+    rows += [("actions", f"{env.action_size}: {', '.join(env.action_names)}"), ("env step", f"{env.step_dt:g} s")]
+    rows += [("longest episode", f"{env.max_episode_steps} env steps" if env.max_episode_steps else "no limit")]
+    return _table(env.about, ("", ""), rows)
 
 
 def _of_terms(title: str, terms: dict[str, Term], scene: Scene, **columns: dict[str, tuple[Any, ...]]) -> Table:

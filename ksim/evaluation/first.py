@@ -74,7 +74,7 @@ def plot_first(env: Env, episodes: Episodes, folder: Path) -> list[Path]:
     action_Ta = np.asarray(episodes.action_Ta)[:length]
     positions = {name: qpos_Tq[:, adr] for name, adr in zip(scene.joint_names, scene.joint_qpos_adr, strict=True)}
     velocities = {name: qvel_Tv[:, adr] for name, adr in zip(scene.joint_names, scene.joint_dof_adr, strict=True)}
-    actions = {scene.joint_names[joint]: action_Ta[:, i] for i, joint in enumerate(env.actions.joints_a)}
+    actions = {name: action_Ta[:, i] for i, name in enumerate(env.action_names)}
     commands = {name: np.asarray(value_Tn)[:length] for name, value_Tn in episodes.command_Tn.items()}
     rewards = {name: rate_T[:length] for name, rate_T in reward_rates(episodes).items()}
     before_T = np.arange(length) * env.step_dt  # the times of actions; what they led to is a step later

@@ -63,7 +63,11 @@ def perturbations(
     Raises:
         ConfigError: a delay is no whole number of physics steps.
     """
-    rows = []
+    rows: list[Perturbation] = []
+    if not isinstance(cfg.task, ManagerBasedRlEnvCfg):
+        if defaults or any(values is not None for values in asked.values()):
+            raise ConfigError("robustness: tables of perturbations are made of tasks of terms; this is none")
+        return rows
     robot = robots.load(cfg.task.scene.robot, cfg.task.scene.mjcf)
     for name, make in _MAKERS.items():
         values = asked.get(name)

@@ -13,6 +13,7 @@ import numpy as np
 from ksim.config.schema import Config
 from ksim.config.values import parameters
 from ksim.envs.env import Env
+from ksim.envs.foreign import ForeignEnv
 from ksim.envs.joint_action import JointAction
 from ksim.envs.managers.call import parameter
 from ksim.envs.scene import Scene
@@ -42,8 +43,12 @@ def describe(cfg: Config, env: Env, policy: Policy) -> dict[str, Any]:
         `simulation` (the physics' settings); `base`, `imu`, `joints`: the robot, the actuated joints first, in the
         order of the controls; `actions`, in the order of the action's elements; `torque_laws`, by a joint's `control`;
         `observations`: by group, the terms in the order of the vector; `commands`; `rewards`: names; `policy`: its
-        class and its `ksim.rl.policy.Policy.spec`.
+        class and its `ksim.rl.policy.Policy.spec`. Of an environment that somebody else wrote, `environment` in the
+        place of the robot.
     """
+    spec = {TARGET: f"{type(policy).__module__}.{type(policy).__qualname__}", **policy.spec()}
+    if isinstance(env, ForeignEnv):
+        return {"task": cfg.name, "seed": cfg.seed, **_foreign(env), "policy": spec}
     return {
         "task": cfg.name,
         "seed": cfg.seed,
@@ -59,7 +64,25 @@ def describe(cfg: Config, env: Env, policy: Policy) -> dict[str, Any]:
         "observations": {group: _observations(env, group) for group in env.observations.groups},
         "commands": [_term(term) for term in env.commands.terms.values()],
         "rewards": list(env.rewards.terms),
-        "policy": {TARGET: f"{type(policy).__module__}.{type(policy).__qualname__}", **policy.spec()},
+        "policy": spec,
+    }
+
+
+def _foreign(env: ForeignEnv) -> dict[str, Any]:
+    """What can be said of an environment whose observations and actions only its own code explains."""
+    observations = {
+        group: [
+            {"name": name, "size": size, "description": "what the environment shows"} for name, size in sizes.items()
+        ]
+        for group, sizes in env.obs_sizes.items()
+    }
+    return {
+        "environment": env.about,
+        "step_dt": env.step_dt,
+        "actions": [{"name": "action", "law": env.action_law, "joints": list(env.action_names)}],
+        "observations": observations,
+        "commands": [],
+        "rewards": [],
     }
 
 

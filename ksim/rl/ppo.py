@@ -131,7 +131,7 @@ class PPO(Algorithm):
         for group in GROUPS:
             if group not in env.obs_sizes:
                 raise ConfigError(f"task.observations: the group {group!r} is missing")
-            if not env.observations.groups[group].settings.concatenate:
+            if not env.is_vector(group):
                 raise ConfigError(f"task.observations.{group}.concatenate: must be true, networks read one vector")
         self.mirror_map(env)
 

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from ksim.diagnostics import manager_times, replay
 from ksim.envs import Env
 from ksim.envs.carry import EnvCarry
+from ksim.envs.foreign import ForeignEnv
 from ksim.rl import Algorithm, random_key
 from ksim.system import cpus
 from ksim.system.jit import jit
@@ -32,6 +33,7 @@ PROGRAMS = {
 PARTS = {
     "physics": "steps, and a forward pass after resets",
     "host callback": "copies between JAX and C MuJoCo",
+    "env": "an environment of somebody else's, its physics included",
     "env terms": "events to observations, all but physics",
     "policy": "the network that acts",
     "learning": "values, advantages, epochs of minibatches, statistics",
@@ -112,12 +114,14 @@ def measure(
     tell("recording a rollout")
     acting = (algorithm.policy(before), before.env_carry, before.obs, random_key(cfg.seed, "eval"))
     num_steps = rollout_length(algorithm)
-    recording: replay.Recording = jit(partial(replay.record, env, num_steps=num_steps))(*acting)
+    is_foreign = isinstance(env, ForeignEnv)  # its physics is called by code that is not ksim's
+    record = replay.record_actions if is_foreign else replay.record
+    recording: replay.Recording = jit(partial(record, env, num_steps=num_steps))(*acting)
     programs = _programs(compiler, env, recording, acting, num_steps)
-    if managers:
+    if managers and not is_foreign:
         tell("recording states")
         programs |= _manager_programs(compiler, env, recording)
-    ceiling = replay.Ceiling(env.scene.model, recording, threads)
+    ceiling = None if is_foreign else replay.Ceiling(env.scene.model, recording, threads)
     turns = _take_turns(experiment, repeats, ceiling, programs, Program(chunk, (state,)), tell)
     return {
         "task": cfg.name,
@@ -125,12 +129,12 @@ def measure(
         "seed": cfg.seed,
         "num_envs": algorithm.num_envs,
         "rollout_length": num_steps,
-        "decimation": cfg.task.decimation,
+        "decimation": getattr(cfg.task, "decimation", None),
         "threads": threads,
         "cpus": os.cpu_count(),
         "device": str(jax.devices()[0]),
         "repeats": repeats,
-        **_found(experiment, turns, compiler.seconds, managers),
+        **_found(experiment, turns, compiler.seconds, managers and not is_foreign),
         "carry_bytes_per_env": carry_bytes(before.env_carry) / algorithm.num_envs,
     }
 
@@ -144,8 +148,9 @@ def _programs(
     compiler: Compiler, env: Env, recording: replay.Recording, acting: tuple[Any, ...], num_steps: int
 ) -> dict[str, Program]:
     asked = (recording.physics, recording.model_fields, recording.ctrl_TESu)
-    return {
-        "physics": compiler("physics", partial(replay.step_engine, env), *asked),
+    is_foreign = isinstance(env, ForeignEnv)
+    engine = {} if is_foreign else {"physics": compiler("physics", partial(replay.step_engine, env), *asked)}
+    return engine | {
         "env": compiler("env", partial(replay.step_env, env), recording.env_carry, recording.action_TEa),
         "rollout": compiler("rollout", partial(replay.play, env, num_steps=num_steps), *acting),
     }
@@ -162,18 +167,21 @@ def _manager_programs(compiler: Compiler, env: Env, recording: replay.Recording)
 def _take_turns(
     experiment: Experiment,
     repeats: int,
-    ceiling: replay.Ceiling,
+    ceiling: replay.Ceiling | None,
     programs: Mapping[str, Program],
     training: Program,
     tell: Callable[[str], object],
 ) -> Turns:
     """Times everything `repeats` times; the training goes on from turn to turn."""
-    seconds: dict[str, list[float]] = {name: [] for name in (*PROGRAMS, *programs)}
+    seconds: dict[str, list[float]] = {name: [] for name in ("train", *programs)}
+    if ceiling is not None:
+        seconds["ceiling"] = []
     inside_C: dict[str, list[float]] = {name: [] for name in programs}
     (state,) = training.args
     for turn in range(repeats):
         tell(f"turn {turn + 1} of {repeats}")
-        seconds["ceiling"].append(ceiling.seconds())
+        if ceiling is not None:
+            seconds["ceiling"].append(ceiling.seconds())
         for name, (program, args) in programs.items():
             with replay.time_in_batch() as spent:
                 begin = time.perf_counter()
@@ -197,14 +205,15 @@ def _found(
         "programs": {
             name: {
                 "env_steps_per_s": steps / median[name],
-                "percent_of_ceiling": 100.0 * median["ceiling"] / median[name],
+                "percent_of_ceiling": 100.0 * median["ceiling"] / median[name] if "ceiling" in median else None,
                 "all": [steps / s for s in turns.seconds[name]],
                 "compile_s": compile_s.get(name),
             }
             for name in PROGRAMS
+            if name in median
         },
         "iteration_s": median["train"],
-        "ceiling_s": median["ceiling"],
+        "ceiling_s": median.get("ceiling"),
         "parts": parts(median, in_C, experiment.engine.engine),
         "managers": {
             name: {"seconds": (s := median[name] - in_C[name]), "percent": 100.0 * s / median["env"]}
@@ -221,7 +230,10 @@ def parts(seconds: Mapping[str, float], inside_C: Mapping[str, float], engine: s
         inside_C: how much of them C MuJoCo took.
         engine: `mujoco` or `mjx`.
     """
-    if engine == "mujoco":
+    found: dict[str, float]
+    if "physics" not in seconds:
+        found = {"env": seconds["env"]}
+    elif engine == "mujoco":
         callback = seconds["physics"] - inside_C["physics"]
         found = {"physics": inside_C["env"], "host callback": callback}
         found["env terms"] = seconds["env"] - inside_C["env"] - callback

@@ -6,6 +6,7 @@ from os import PathLike
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from ksim.config.compose import compose
+from ksim.config.schema import TaskCfg
 from ksim.config.words import hint, listed
 from ksim.envs.api.manager_based import ManagerBasedRlEnv
 from ksim.envs.check import check_task
@@ -80,7 +81,10 @@ def make(
     if api not in APIS:
         raise ConfigError(f"api: there is no {api!r}{hint(api, APIS)}; there are {listed(APIS)}")
     cfg = compose([f"task={task}", *overrides], config_dir)
-    if num_envs is not None:  # algo.num_envs would have to fit the learner's minibatches, too
+    foreign = isinstance(cfg.task, TaskCfg)
+    if foreign and api != "functional":
+        raise ConfigError(f"api={api} is a face of tasks of terms; task={task} has api=functional")
+    if num_envs is not None and not foreign:  # algo.num_envs would have to fit the learner's minibatches, too
         cfg.task = dataclasses.replace(cfg.task, scene=dataclasses.replace(cfg.task.scene, num_envs=num_envs))
     check_task(cfg.task)
     physics = cfg.physics

@@ -40,6 +40,8 @@ class PlaygroundEnv(ForeignEnv):
         self._groups = task.observation_keys(cfg.env, like) if isinstance(like, Mapping) else None
         if any(x.ndim != 1 for x in jax.tree.leaves(like)):
             raise ConfigError(f"task.env: {cfg.env} shows pictures with these settings; networks here read vectors")
+        self.about = f"MuJoCo Playground's {cfg.env}"
+        self.action_law = "clip(action, -1, 1) goes to the environment's own step"
         model = env.mj_model
         names = [model.actuator(i).name or f"action {i}" for i in range(model.nu)]
         super().__init__(
@@ -73,5 +75,7 @@ class PlaygroundEnv(ForeignEnv):
 
     def _moment(self, state: Any) -> Moment:
         obs = state.obs
-        groups = {group: obs[key] for group, key in self._groups.items()} if self._groups else {"actor": obs, "critic": obs}
+        groups = (
+            {group: obs[key] for group, key in self._groups.items()} if self._groups else {"actor": obs, "critic": obs}
+        )
         return Moment(state, groups, state.reward, state.done.astype(bool), dict(state.metrics))

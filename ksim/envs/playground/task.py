@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -53,15 +54,14 @@ class PlaygroundCfg(TaskCfg):
 
 def ppo_facts(name: str) -> Mapping[str, Any]:
     """What Playground's authors tuned for Brax's PPO on an environment; empty where they did not."""
-    config = library.package().config
-    modules = (config.dm_control_suite_params, config.locomotion_params, config.manipulation_params)
-    suites = (library.package().dm_control_suite, library.package().locomotion, library.package().manipulation)
-    for module, suite in zip(modules, suites, strict=True):
-        if name in suite.ALL_ENVS:
+    for suite in ("dm_control_suite", "locomotion", "manipulation"):
+        if name in getattr(library.package(), suite).ALL_ENVS:
+            module = importlib.import_module(f"mujoco_playground.config.{suite}_params")
             try:
-                return module.brax_ppo_config(name).to_dict()  # type: ignore[no-any-return]
-            except ValueError:
-                return {}
+                found: Mapping[str, Any] = module.brax_ppo_config(name).to_dict()
+                return found
+            except ValueError:  # they have not
+                break
     return {}
 
 

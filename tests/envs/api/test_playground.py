@@ -1,4 +1,4 @@
-"""Playground's environments through the plain API; on C MuJoCo where the engine does not matter, as it compiles fast."""
+"""Playground through the plain API; on C MuJoCo where the engine does not matter, as it compiles fast."""
 
 import jax
 import jax.numpy as jnp
@@ -7,10 +7,11 @@ import pytest
 
 pytest.importorskip("mujoco_playground")
 
+from support.jit import quick_jit
+
 from ksim.envs.api import playground
 from ksim.envs.playground import library
 from ksim.errors import ConfigError
-from support.jit import quick_jit
 
 ENGINES = ("mjx", "mujoco")
 SUITE = library.package().dm_control_suite.ALL_ENVS
