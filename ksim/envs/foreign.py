@@ -50,7 +50,7 @@ class Moment(eqx.Module):
     metrics: dict[str, Float[Array, ""]]
 
 
-class ForeignEnv(Env):
+class ForeignEnv(Env, abc.ABC):
     """An env without managers: `first` and `next` are somebody else's, everything around them is ksim's.
 
     That is: time limits, resets to fresh states in the envs that are done, random ages at the start of a training,
@@ -228,7 +228,8 @@ class ForeignEnv(Env):
         return EnvCarry(begun, carry.shared)
 
     def _first(self, key_E: PRNGKeyArray, model_fields: dict[str, Array]) -> Moment:
-        return strong(jax.vmap(self.first)(key_E, model_fields))  # type: ignore[no-any-return]
+        moment: Moment = strong(jax.vmap(self.first)(key_E, model_fields))
+        return moment
 
     def _given(self, envs: PerEnv, action_Ea: Array) -> dict[str, Array]:
         """What a diverged env is kept with."""

@@ -28,7 +28,7 @@ TARGET = "_target_"  # the key in a config that names code
 _ENGINE = "physics.engine"
 _OPTION = "trust="
 # What configs name; the rest of ksim writes files.
-_ROOMS = ("ksim.mdp", "ksim.rl", "ksim.loggers", "ksim.physics")
+_ROOMS = ("ksim.mdp", "ksim.rl", "ksim.loggers", "ksim.physics", "ksim.envs.playground.task")
 _LIMIT = 2**20  # bytes; the config of a walking humanoid has some ten thousand
 _SIGNATURE = ".config.signature"
 _KEY_BYTES = 32

@@ -35,7 +35,7 @@ class PlaygroundEnv(ForeignEnv):
         self.engine = make_engine(env, cfg.env, engine, threads)
         self.physics: Any = self.engine
         self._randomizer = library.domain_randomizer(cfg.env) if cfg.domain_randomization else None
-        self.reward_scale = float(cfg.reward_scale or task.ppo_facts(cfg.env).get("reward_scaling", 1.0))
+        self.reward_scale = cfg.reward_scale
         like = jax.eval_shape(self.engine.reset, jax.random.PRNGKey(0)).obs
         self._groups = task.observation_keys(cfg.env, like) if isinstance(like, Mapping) else None
         if any(x.ndim != 1 for x in jax.tree.leaves(like)):

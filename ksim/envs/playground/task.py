@@ -15,6 +15,7 @@ from ksim.envs.playground import library
 from ksim.errors import ConfigError
 
 _ACTIVATION, _CLIP, _LAM = "silu", 0.3, 0.95  # Brax's, where Playground says nothing
+_STD = 0.7  # what Brax's networks begin with
 _ACTOR, _CRITIC = (32, 32, 32, 32), (256, 256, 256, 256, 256)
 
 
@@ -26,8 +27,8 @@ class PlaygroundCfg(TaskCfg):
     config_overrides: dict[str, Any] = field(default_factory=dict)  # of its own settings, nested or with dotted keys
     max_steps: int | None = setting(None, above=0)  # time limit of an episode, in env steps; None: the environment's
     domain_randomization: bool = False  # the registry's own, drawn once for each env
-    # The learner's rewards are multiplied by this, those in logs are not; None: what Playground's authors chose.
-    reward_scale: float | None = setting(None, above=0)
+    # The learner's rewards are multiplied by this, those in logs are not: values are then of the size of tens.
+    reward_scale: float = setting(0.1, above=0)
     menagerie: str | None = None  # folder of MuJoCo Menagerie, for robots that are there; None: wherever it is found
 
     def check(self) -> None:
@@ -69,7 +70,8 @@ def ppo_settings(name: str) -> dict[str, Any]:
     """The same in the words of ksim's PPO.
 
     Brax counts a minibatch in pieces of `unroll_length` env steps; ksim in env states. Brax's actions are squashed by
-    tanh, with a spread that the network gives, ksim's are a clipped Gaussian: its first spread is wide.
+    tanh, with a spread that the network gives, ksim's are a Gaussian that is clipped, as wide as Brax's at first. Left
+    out is `reward_scaling`, which is tuned for the weights of Brax's losses: see `PlaygroundCfg.reward_scale`.
     """
     facts = ppo_facts(name)
     if not facts:
@@ -91,6 +93,7 @@ def ppo_settings(name: str) -> dict[str, Any]:
         "learning_rate": facts["learning_rate"],
         "schedule": "fixed",
         "entropy_coef": facts["entropy_cost"],
+        "init_std": _STD,
         "actor_hidden": list(networks.get("policy_hidden_layer_sizes", _ACTOR)),
         "critic_hidden": list(networks.get("value_hidden_layer_sizes", _CRITIC)),
         "activation": _ACTIVATION,

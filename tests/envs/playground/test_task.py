@@ -1,7 +1,6 @@
 """A Playground environment as a task of ksim's."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from support.jit import quick_jit
@@ -21,9 +20,20 @@ from ksim.training.checks import checked
 CARTPOLE = ("task=playground", "task.env=CartpoleBalance")
 
 
+class Player:
+    """An env with its compiled functions."""
+
+    def __init__(self, **settings):
+        self.env = make_env(PlaygroundCfg(env="CartpoleBalance", **settings), "mujoco", 1)
+        reset = quick_jit(self.env.reset, static_argnums=1, static_argnames="random_age")
+        self.reset = lambda num_envs=3, **options: reset(jax.random.key(0), num_envs, **options)
+        step = quick_jit(self.env.step)
+        self.step = lambda carry, action: step(carry, np.asarray(action, np.float32))
+
+
 @pytest.fixture(scope="module")
-def env():
-    return make_env(PlaygroundCfg(env="CartpoleBalance", max_steps=4), "mujoco", 1)
+def player() -> Player:
+    return Player(max_steps=4)
 
 
 def test_a_command_line_makes_a_typed_task(tmp_path):
@@ -82,18 +92,17 @@ def test_a_task_of_another_class_is_refused():
         compose([*CARTPOLE, "task._target_=pathlib.Path"])
 
 
-def test_a_step_as_the_learner_sees_it(env):
-    reset, step = quick_jit(env.reset, static_argnums=1), quick_jit(env.step)
-    carry, obs_0 = reset(jax.random.key(0), 3)
+def test_a_step_as_the_learner_sees_it(player):
+    carry, obs_0 = player.reset()
     assert {group: x.shape for group, x in obs_0.items()} == {"actor": (3, 5), "critic": (3, 5)}
     total_E = np.zeros(3)
     for count in range(1, 5):
-        carry, out = step(carry, jnp.full((3, 1), 9.0))  # clipped to 1
+        carry, out = player.step(carry, [[9.0]] * 3)  # clipped to 1
         total_E += out.reward
         assert np.array_equal(out.terminal.episode_step, [count] * 3)
         assert np.array_equal(out.truncated, [count == 4] * 3) and not out.terminated.any()
-    assert env.reward_scale == 10.0  # Playground's; what is reported is not scaled
-    np.testing.assert_allclose(out.episode["return"], total_E / 10.0, rtol=1e-5)
+    assert player.env.reward_scale == 0.1  # what is reported is not scaled
+    np.testing.assert_allclose(out.episode["return"], total_E * 10.0, rtol=1e-5)
     assert out.log["episodes"] == 3 and out.log["length"] == 12
     assert 0.0 < out.episode["metric/reward/upright"][0] <= 1.0
     fresh = np.asarray(out.obs["actor"])
@@ -104,32 +113,27 @@ def test_a_step_as_the_learner_sees_it(env):
     assert np.array_equal(carry.envs.memory["state"].info["rng"].shape, (3, 2))
 
 
-def test_info_is_reset_with_the_state(env):
-    carry, _ = quick_jit(env.reset, static_argnums=1)(jax.random.key(0), 3)
-    info = carry.envs.memory["state"].info["rng"]
-    step = quick_jit(env.step)
+def test_info_is_reset_with_the_state(player):
+    carry, _ = player.reset()
+    first = carry.envs.memory["state"].info["rng"]
     for _ in range(4):
-        carry, _ = step(carry, jnp.zeros((3, 1)))
-    assert not np.array_equal(carry.envs.memory["state"].info["rng"], info)
+        carry, _ = player.step(carry, [[0.0]] * 3)
+    assert not np.array_equal(carry.envs.memory["state"].info["rng"], first)
 
 
-def test_an_env_that_diverges_is_reset_and_counted_and_the_others_go_on(env):
-    carry, _ = quick_jit(env.reset, static_argnums=1)(jax.random.key(0), 3)
-    step = quick_jit(env.step)
-    action_Ea = jnp.array([[0.1], [jnp.nan], [0.1]])
-    after, out = step(carry, action_Ea)
+def test_an_env_that_diverges_is_reset_and_counted_and_the_others_go_on(player):
+    carry, _ = player.reset()
+    after, out = player.step(carry, [[0.1], [np.nan], [0.1]])
     assert np.array_equal(out.terminated, [False, True, False]) and out.log["nan_guard"] == 1
     assert out.reward[1] == 0.0 and all(np.isfinite(x).all() for x in jax.tree.leaves((out.obs, out.terminal_obs)))
-    same, _ = step(carry, jnp.full((3, 1), 0.1))
+    same, _ = player.step(carry, [[0.1]] * 3)
     assert np.array_equal(after.envs.physics.qpos[0], same.envs.physics.qpos[0])
     assert after.shared.diverged.count == 1
     assert np.array_equal(after.shared.diverged.given["qpos"][0], carry.envs.physics.qpos[1])
 
 
-def test_episodes_begin_at_random_ages_for_a_training(env):
-    carry, _ = quick_jit(env.reset, static_argnums=1, static_argnames="random_age")(
-        jax.random.key(0), 64, random_age=True
-    )
+def test_episodes_begin_at_random_ages_for_a_training(player):
+    carry, _ = player.reset(64, random_age=True)
     assert set(np.asarray(carry.envs.episode_step)) == {0, 1, 2, 3}
 
 
@@ -140,10 +144,10 @@ def test_the_registrys_randomizer_gives_each_env_a_model(monkeypatch):
         return model.tree_replace({"body_mass": model.body_mass * scale_E[:, None]}), axes
 
     monkeypatch.setattr(library, "domain_randomizer", lambda name: randomize)
-    env = make_env(PlaygroundCfg(env="CartpoleBalance", domain_randomization=True), "mujoco", 1)
-    carry, _ = quick_jit(env.reset, static_argnums=1)(jax.random.key(0), 3)
+    player = Player(domain_randomization=True)
+    carry, _ = player.reset()
     assert carry.envs.model_fields.keys() == {"body_mass"}
-    after, _ = quick_jit(env.step)(carry, jnp.ones((3, 1)))
+    after, _ = player.step(carry, [[1.0]] * 3)
     assert np.array_equal(after.envs.model_fields["body_mass"], carry.envs.model_fields["body_mass"])
     speed_E = after.envs.physics.qvel[:, 0] - carry.envs.physics.qvel[:, 0]
     weight_E = carry.envs.model_fields["body_mass"][:, 1]
