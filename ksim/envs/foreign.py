@@ -28,6 +28,7 @@ from ksim.errors import ConfigError
 from ksim.physics import PhysicsState
 from ksim.physics.base import float_dtype
 from ksim.physics.chunks import where_masked
+from ksim.robots import Robot
 
 _STATE = "state"  # where the carry's memory has the environment's own
 
@@ -262,6 +263,15 @@ class _Scene(Scene):
         self.joint_dof_adr = model.jnt_dofadr[self.joint_ids]
         self.home_qpos = np.array(model.qpos0)
         self.home_joint_pos = self.home_qpos[self.joint_qpos_adr]
+
+    @property
+    def robot(self) -> Robot:  # type: ignore[override]
+        """Nobody has described it.
+
+        Raises:
+            ConfigError: always.
+        """
+        raise ConfigError("this needs a robot of ksim's; the task is an environment that somebody else wrote")
 
 
 def _key_like() -> Any:
