@@ -1,6 +1,7 @@
 """Everything of Hydra's that is private and that ksim uses: the one place to look at when Hydra changes."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl, get_overrides_dirname
 from hydra._internal.config_search_path_impl import ConfigSearchPathImpl
@@ -53,7 +54,7 @@ def layers(cfg: DictConfig) -> list[tuple[str, Container]]:
     ]
 
 
-def names_target(loader: ConfigLoaderImpl, config_name: str, overrides: Sequence[str], group: str) -> bool:
+def names_target(loader: Any, config_name: str, overrides: Sequence[str], group: str) -> bool:
     """Whether a YAML file of the choice of a group has a `_target_`; false where the choice cannot be found out.
 
     Args:

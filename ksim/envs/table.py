@@ -70,7 +70,7 @@ def _tables(env: Env) -> Iterator[Table]:
 
 
 def _of_foreign(env: ForeignEnv) -> Table:
-    rows = [(f"observations.{group}", sum(sizes.values())) for group, sizes in env.obs_sizes.items()]
+    rows = [(f"observations.{group}", str(sum(sizes.values()))) for group, sizes in env.obs_sizes.items()]
     rows += [("actions", f"{env.action_size}: {', '.join(env.action_names)}"), ("env step", f"{env.step_dt:g} s")]
     rows += [("longest episode", f"{env.max_episode_steps} env steps" if env.max_episode_steps else "no limit")]
     return _table(env.about, ("", ""), rows)

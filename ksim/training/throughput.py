@@ -196,7 +196,7 @@ def _take_turns(
 
 def _found(
     experiment: Experiment, turns: Turns, compile_s: Mapping[str, float], managers: bool
-) -> dict[str, dict[str, Any] | float]:
+) -> dict[str, dict[str, Any] | float | None]:
     """What the times say: see `measure`."""
     steps = experiment.algorithm.steps_per_iteration
     median = {name: statistics.median(values) for name, values in turns.seconds.items()}

@@ -26,17 +26,18 @@ class PlaygroundEnv(ForeignEnv):
         ConfigError: its robot's files are nowhere, or the engine cannot do what it needs.
 
     Attributes:
-        engine: steps it.
+        stepped: Playground's own environment, on the engine.
     """
 
     def __init__(self, cfg: task.PlaygroundCfg, engine: str, threads: int | None = None):
         overrides = library.flat(cfg.config_overrides)
         env = library.load(cfg.env, overrides, menagerie=cfg.menagerie)
-        self.engine = make_engine(env, cfg.env, engine, threads)
-        self.physics: Any = self.engine
+        self.stepped = make_engine(env, cfg.env, engine, threads)
+        self.engine = engine
+        self.physics: Any = self.stepped
         self._randomizer = library.domain_randomizer(cfg.env) if cfg.domain_randomization else None
         self.reward_scale = cfg.reward_scale
-        like = jax.eval_shape(self.engine.reset, jax.random.PRNGKey(0)).obs
+        like = jax.eval_shape(self.stepped.reset, jax.random.PRNGKey(0)).obs
         self._groups = task.observation_keys(cfg.env, like) if isinstance(like, Mapping) else None
         if any(x.ndim != 1 for x in jax.tree.leaves(like)):
             raise ConfigError(f"task.env: {cfg.env} shows pictures with these settings; networks here read vectors")
@@ -54,11 +55,11 @@ class PlaygroundEnv(ForeignEnv):
 
     def first(self, key: PRNGKeyArray, model_fields: Mapping[str, Array]) -> Moment:
         """See `ForeignEnv.first`."""
-        return self._moment(self.engine.reset(jax.random.key_data(key), model_fields))
+        return self._moment(self.stepped.reset(jax.random.key_data(key), model_fields))
 
     def next(self, state: Any, action_a: Float[Array, " a"], model_fields: Mapping[str, Array]) -> Moment:
         """See `ForeignEnv.next`."""
-        return self._moment(self.engine.step(state, jnp.clip(action_a, -1.0, 1.0), model_fields))
+        return self._moment(self.stepped.step(state, jnp.clip(action_a, -1.0, 1.0), model_fields))
 
     def physics_of(self, state: Any) -> PhysicsState:
         """See `ForeignEnv.physics_of`."""
@@ -69,7 +70,7 @@ class PlaygroundEnv(ForeignEnv):
         """What the registry's domain randomizer draws."""
         if self._randomizer is None:
             return {}
-        base = self.engine.env.mjx_model
+        base = self.stepped.env.mjx_model
         models, _ = self._randomizer(base, jax.vmap(jax.random.key_data)(key_E))
         return changed_fields(models, base)
 
