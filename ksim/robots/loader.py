@@ -43,13 +43,15 @@ def load(name: str, mjcf: str | None = None) -> Robot:
     folder = _folder(name)
     table = robot_table.read(folder / "robot.yaml")
     where = f"task.scene.robot: {folder / 'robot.yaml'}" if mjcf is None else "task.scene.mjcf"
-    path = _mjcf_path(mjcf or table.mjcf, folder if mjcf is None else Path(), where)
+    path = _mjcf_path(mjcf or table.mjcf, folder if mjcf is None else Path(), where, table.install)
     spec = mjcf_file.read(path, where)
     keyframes = mjcf_file.keyframes(spec)
     mjcf_file.strip(spec)
     found = Names(spec, where if mjcf is None else f"{where}: {path}")
     if mjcf is None:
         found.check(table.parts)
+        if table.collisions is not None:
+            mjcf_file.collide_only(spec, found.find("collisions", table.collisions, "geom"))
     rows = found.by_joint(table.joints, "joints")
     for joint_name, row in rows.items():
         if row.armature is not None:
@@ -99,7 +101,7 @@ def _folder(name: str) -> Path:
     )
 
 
-def _mjcf_path(given: str, folder: Path, where: str) -> Path:
+def _mjcf_path(given: str, folder: Path, where: str, install: str | None) -> Path:
     """The file that `package://<package>/<path>` names, or one relative to a folder."""
     if not given.startswith(_PACKAGE):
         return folder / Path(given).expanduser()
@@ -107,7 +109,8 @@ def _mjcf_path(given: str, folder: Path, where: str) -> Path:
     # Found, not imported: a robot's table runs no code. So no dots: to find `a.b` imports `a`.
     spec = importlib.util.find_spec(package) if package.isidentifier() else None
     if spec is None or not spec.submodule_search_locations:
-        raise ConfigError(f"{where}: {given}: there is no installed package {package!r}")
+        remedy = install or f"pip install {package}"
+        raise ConfigError(f"{where}: {given}: there is no installed package {package!r}; get it with: {remedy}")
     return Path(next(iter(spec.submodule_search_locations))) / inside
 
 

@@ -1,5 +1,6 @@
 """Read an MJCF as a robot: one's own, or one that somebody published with actuators, floor and keyframes in it."""
 
+from collections.abc import Collection
 from pathlib import Path
 
 import mujoco
@@ -60,6 +61,14 @@ def strip(spec: mujoco.MjSpec) -> None:
     for element in [*spec.actuators, *spec.keys, *spec.worldbody.lights, *skies]:
         spec.delete(element)
     spec.nkey = 0  # else a <size nkey> leaves empty keyframes
+
+
+def collide_only(spec: mujoco.MjSpec, names: Collection[str]) -> None:
+    """Let the geoms of these names touch the ground and props, but not each other, and all others nothing."""
+    for geom in spec.geoms:
+        geom.contype, geom.conaffinity = 0, int(geom.name in names)
+    for pair in list(spec.pairs):
+        spec.delete(pair)
 
 
 def replace_planes(spec: mujoco.MjSpec, floor: str) -> None:
