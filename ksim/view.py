@@ -34,7 +34,7 @@ usage: python -m ksim.view task=<task> [option=value ...] [override ...]
 
 Shows a task, with actions of zeros, or a run, with its policy; newer checkpoints are picked up while it trains.
 Nothing is written but a plot of the rewards. In the window, K shows the keys; double-click a body and Ctrl-drag to
-pull it.
+pull it. The page in the browser (pip install 'ksim[web]') is on this machine alone, unless view.host says otherwise.
 
 options:
   viewer=<window|web>   where; window where there is a display, else web
@@ -45,7 +45,7 @@ options:
   runs_dir=runs         where `latest` looks
   trust=<package,...>   code outside ksim that the run may name, or true; your own runs need no word
   commands.<name>=value hold a command from the start, a list such as [0.5,0,0]
-  view.<name>=value     settings of the viewer: position_step_m, speed, paused, plot_path, ...
+  view.<name>=value     settings of the viewer: position_step_m, speed, paused, plot_path, host, port, ...
   task.<path>=value     change the task, with the paths and the grammar of a training's command line
   --config-dir <folder> with task=: your own YAML files
 
@@ -114,7 +114,7 @@ def main(argv: Sequence[str]) -> None:
         _Window(simulation).run()
     else:
         serve = _browser()
-        serve(simulation, view)
+        serve(simulation)
 
 
 @dataclass(frozen=True)
@@ -201,7 +201,7 @@ def _resolved(viewer: str | None) -> str:
     return viewer or ("window" if has_display() else "web")
 
 
-def _browser() -> Callable[[Simulation, InteractiveVisualizerConfig], None]:
+def _browser() -> Callable[[Simulation], None]:
     """What serves a page.
 
     Raises:
@@ -213,7 +213,7 @@ def _browser() -> Callable[[Simulation, InteractiveVisualizerConfig], None]:
         if (error.name or "").startswith("ksim"):
             raise
         raise ConfigError(f"viewer=web needs the package {error.name}: pip install 'ksim[web]'") from error
-    serve: Callable[[Simulation, InteractiveVisualizerConfig], None] = module.serve
+    serve: Callable[[Simulation], None] = module.serve
     return serve
 
 

@@ -134,7 +134,7 @@ class Page:
         assert "exceptionDetails" not in found, found
         return found["result"].get("value")
 
-    def wait_until(self, expression: str, timeout: float = 30.0) -> Any:
+    def wait_until(self, expression: str, timeout: float = 120.0) -> Any:
         """Evaluate again and again until it is true."""
         deadline = time.monotonic() + timeout
         while not (value := self.evaluate(expression)):

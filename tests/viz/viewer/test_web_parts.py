@@ -99,6 +99,6 @@ def test_what_is_asked_for_is_done_in_order_and_what_fails_is_told():
 
     for action in (lambda: done.append(1), fail, lambda: done.append(2)):
         asked.put(action)
-    assert asked.do(0.0, said.append)
+    assert asked.do(said.append)
     assert done == [1, 2] and said == ["no such keyframe"]
-    assert not asked.do(0.0, said.append)
+    assert not asked.do(said.append)

@@ -29,24 +29,20 @@ class Asked:
 
         return callback
 
-    def do(self, wait_s: float, say: Callable[[str], object]) -> bool:
+    def do(self, say: Callable[[str], object]) -> bool:
         """Do all that was asked for; whether there was anything.
 
         Args:
-            wait_s: for so many seconds if there is nothing yet.
             say: is told what could not be done.
         """
         is_any = False
-        while True:
-            try:
-                action = self._actions.get_nowait() if is_any else self._actions.get(timeout=max(wait_s, 1e-4))
-            except queue.Empty:
-                return is_any
+        while not self._actions.empty():
             is_any = True
             try:
-                action()
+                self._actions.get()()
             except KsimError as error:
                 say(str(error))
+        return is_any
 
 
 def show_value(element: Any, value: Any) -> None:

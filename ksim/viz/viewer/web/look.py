@@ -33,15 +33,14 @@ class Looking:
         self._drawings = gui.add_checkbox("what terms draw", True, hint="commands, pushes, ...")
         self._forces = gui.add_checkbox("contact forces", False)
         self._target = gui.add_checkbox("target pose", False, hint="where the actions send the joints, as a ghost")
+        for changed in (self._count, self._follow, self._drawings, self._forces, self._target):
+            if changed is not None:
+                changed.on_update(asked.by(lambda _: None))  # whatever is asked for is answered with a new picture
 
     @property
     def follows(self) -> bool:
         """Whether the camera follows the selected env's robot."""
         return bool(self._follow.value)
-
-    def drawn(self) -> tuple[bool, ...]:
-        """What is drawn besides robots: another value, another picture."""
-        return self.follows, bool(self._drawings.value), bool(self._forces.value), bool(self._target.value)
 
     def select(self, index: int) -> None:
         """Take another env in hand."""

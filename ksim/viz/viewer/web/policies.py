@@ -64,12 +64,13 @@ class PolicyPicker:
         rival = self._rival
         return [] if rival is None else [Ghost(np.asarray(rival.pose.qpos)[rival.selected], _RIVAL)]
 
-    def step(self, count: int) -> None:
-        """The other one takes as many env steps, under the same pulls."""
-        for _ in range(count if self._rival is not None else 0):
-            assert self._rival is not None
-            self._rival.apply(self._simulation.pose.pull[self._simulation.selected])
-            self._rival.step()
+    def follow(self) -> None:
+        """The other one takes the env steps that this one has taken, under the same pulls."""
+        rival, simulation = self._rival, self._simulation
+        if rival is not None:
+            rival.apply(np.asarray(simulation.pose.pull)[simulation.selected])
+            for _ in range(round((simulation.time_s - rival.time_s) / simulation.env.step_dt)):
+                rival.step()
 
     def start_together(self) -> None:
         """The other one continues from where this one is now."""

@@ -1,4 +1,4 @@
-"""A simulation in the browser: the page, and the loop that moves it."""
+"""A simulation on a page in the browser."""
 
 import contextlib
 import dataclasses
@@ -17,6 +17,7 @@ from ksim.errors import ConfigError
 from ksim.viz import env_view
 from ksim.viz.camera import Camera
 from ksim.viz.viewer.simulation import Simulation
+from ksim.viz.viewer.snapshot import Pose
 from ksim.viz.viewer.web.asked import Asked
 from ksim.viz.viewer.web.commands import Change, CommandSliders
 from ksim.viz.viewer.web.drive import Driving
@@ -32,13 +33,12 @@ log = logging.getLogger(__name__)
 _FRAME_S = 1 / 30
 _WORDS_S = 0.2  # between two versions of what is written on the page
 _AWAY = 1.3  # the camera, times the distance at which the robot fills a picture: the panel hides some of it
-_IDLE_S = 0.004  # a step is not later than that
 
 
 class WebViewer:
     """A page that shows a simulation and drives it, for any number of browsers at once.
 
-    Browsers may come and go; the simulation goes on. All that they ask for is done in the thread of `run`.
+    Browsers may come and go; the simulation goes on. All that they ask for is done in the thread that calls `update`.
 
     Attributes:
         simulation: what is shown.
@@ -70,35 +70,32 @@ class WebViewer:
         self._pulling = Pulling(simulation)
         self._recorder = Recorder(simulation.model, Path(folder))
         self._framed_at = self._told_at = -np.inf
-        self._shown: tuple[object, ...] = ()
+        self._shown: Pose | None = None
         self._set_stage()
         self._add_elements()
+        self._show(True)
+        self._tell()
 
-    def run(self) -> None:
-        """Simulate and show until `stop`, or until something is raised, such as a KeyboardInterrupt; then close."""
-        try:
-            while not self._stopping:
-                self.turn()
-        finally:
-            self.close()
+    def is_open(self) -> bool:
+        """Whether nobody has called `stop`; the page waits for browsers for ever."""
+        return not self._stopping
 
-    def turn(self) -> None:
-        """One turn of the loop: what was asked for, the steps that are due, and a picture if it is time for one."""
-        acted = self._asked.do(_IDLE_S, self._say)
-        self._pulling.update()
-        taken = self.simulation.advance()
+    def update(self) -> None:
+        """Do what people have asked for since the last time; show the simulation as it is, if that is due."""
+        acted = self._asked.do(self._say)
         if self._policies is not None:
-            self._policies.step(taken)
+            self._policies.follow()
+        self._pulling.update()
         now = time.monotonic()
         if now - self._framed_at >= _FRAME_S or acted:
             self._framed_at = now
-            self._show()
+            self._show(acted)
         if now - self._told_at >= _WORDS_S or acted:
             self._told_at = now
             self._tell()
 
     def stop(self) -> None:
-        """End `run`, from any thread or a signal's handler."""
+        """It is no longer open; from any thread or a signal's handler."""
         self._stopping = True
 
     def close(self) -> None:
@@ -145,15 +142,15 @@ class WebViewer:
 
     # What is shown
 
-    def _show(self) -> None:
+    def _show(self, is_changed: bool) -> None:
+        """Show the envs as they are, if they are not shown yet, or what is drawn of them is another."""
         simulation = self.simulation
         with simulation.lock:
             envs, pose = self._looking.shown(), simulation.pose
             selected, time_s = simulation.selected, simulation.time_s
-            seen = (pose, tuple(envs), selected, self._looking.drawn())
-            if seen == self._shown and not self._recorder.is_on:
+            if pose is self._shown and not is_changed:
                 return
-            self._shown = seen
+            self._shown = pose
             markers = [*self._looking.markers(), *(self._policies.ghost() if self._policies is not None else [])]
         markers_R: list[list[Marker]] = [markers if env == selected else [] for env in envs]
         qpos_Rq = np.asarray(pose.qpos)[envs]
@@ -203,7 +200,7 @@ class WebViewer:
 
         def saved(path: Path | None, said: str) -> None:
             self._asked.put(lambda: self._say(said))
-            if path is not None and client is not None:
+            if path is not None and client is not None and client.client_id in self._server.get_clients():
                 client.send_file_download(path.name, path.read_bytes(), save_immediately=True)
 
         if self._recorder.is_on:
