@@ -15,6 +15,8 @@ from ksim.training.experiment import build
 from ksim.training.loop import train
 from ksim.training.state import first_state
 
+pytestmark = pytest.mark.slow  # trainings
+
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory) -> RunDir:

@@ -1,0 +1,1 @@
+from support.scenes import cartpole, kbot, kbot_feet  # noqa: F401
