@@ -91,3 +91,56 @@ def test_pairs_one_by_one_and_by_a_regex_are_the_same(tmp_path):
     one_by_one, by_regex = load(tmp_path).mirror, robots.load("kbot").mirror
     assert one_by_one.joint_index_u.tolist() == by_regex.joint_index_u.tolist()
     assert one_by_one.joint_sign_u.tolist() == by_regex.joint_sign_u.tolist() == [-1.0] * 20
+
+
+TWO_ARMS = """
+<mujoco>
+  <worldbody>
+    <body name="torso" pos="0.1 0.2 1" euler="0 0 20">
+      <geom size="0.1"/>
+      <frame pos="0.05 0 0" euler="0 0 30">
+        <body name="left" pos="0 0.3 0">
+          <joint name="left_pitch" axis="0 1 0"/> <joint name="left_roll" axis="1 0 0"/> <geom size="0.05"/>
+          <body name="left_hand" pos="0 0 -0.2">
+            <joint name="left_grip" type="slide" axis="0 1 0"/> <geom size="0.03"/>
+          </body>
+        </body>
+        <body name="right" pos="0 -0.3 0">
+          <joint name="right_pitch" axis="0 1 0"/> <joint name="right_roll" axis="1 0 0"/> <geom size="0.05"/>
+          <body name="right_hand" pos="0 0 -0.2">
+            <joint name="right_grip" type="slide" axis="0 1 0"/> <geom size="0.03"/>
+          </body>
+        </body>
+      </frame>
+    </body>
+  </worldbody>
+</mujoco>
+"""
+SIGNS = {"pitch": 1, "roll": -1, "grip": -1}
+
+
+def load_two_arms(folder, mirror):
+    """A robot that is bolted down, askew."""
+    (folder / "arms.xml").write_text(TWO_ARMS)
+    joints = {".*": {"kp": 10.0, "kd": 1.0, "torque_limit": 5.0, "armature": 0.01}}
+    table = {"mjcf": "arms.xml", "parts": {"base": {"bodies": "torso"}}, "joints": joints, "home": {"joint_pos": {}}}
+    (folder / "robot.yaml").write_text(yaml.safe_dump({**table, "mirror": mirror}))
+    return robots.load(str(folder))
+
+
+def test_a_fixed_base_faces_anywhere(tmp_path):
+    mirror = load_two_arms(tmp_path, {f"left_{n}": [f"right_{n}", sign] for n, sign in SIGNS.items()}).mirror
+    assert mirror.joint_sign_u.tolist() == list(SIGNS.values()) * 2
+
+
+@pytest.mark.parametrize("name", SIGNS)
+def test_a_wrong_sign_is_noticed_on_a_fixed_base_too(tmp_path, name):
+    signs = SIGNS | {name: -SIGNS[name]}
+    with pytest.raises(ConfigError, match=r"robot\.yaml.*: mirror\.left_.*: in the home pose, "):
+        load_two_arms(tmp_path, {f"left_{n}": [f"right_{n}", sign] for n, sign in signs.items()})
+
+
+def test_pairs_that_are_no_images_are_noticed_on_a_fixed_base_too(tmp_path):
+    crossed = {"left_pitch": ["right_grip", 1], "left_grip": ["right_pitch", 1], "left_roll": ["right_roll", -1]}
+    with pytest.raises(ConfigError, match=r"mirror\.left_.*: in the home pose, "):
+        load_two_arms(tmp_path, crossed)
