@@ -19,8 +19,9 @@ def test_it_prints_two_tables_and_writes_them_as_json(tmp_path, capsys):
         bench.main([*SMALL, "repeats=2", "warmup=1", "managers=true", f"json={tmp_path / 'bench.json'}", "seed=3"])
     finally:
         jax.config.update("jax_enable_compilation_cache", cache)
-    found = json.loads((tmp_path / "bench.json").read_text())
+    (found,) = json.loads((tmp_path / "bench.json").read_text())["runs"]
     check(found, "mujoco")
+    assert found["peak_memory"]["process"] > 100e6 and found["warm_compile_s"] is None
     assert list(found["managers"]) == list(manager_times.PARTS)
     assert all(0 < row["seconds"] < 10 for name, row in found["managers"].items() if name != "resets")
     assert found["repeats"] == 2 and found["seed"] == 3 and found["overrides"] == [*SMALL, "seed=3"]
@@ -31,6 +32,28 @@ def test_it_prints_two_tables_and_writes_them_as_json(tmp_path, capsys):
         assert f"│ {name} " in out
     assert f"{found['programs']['train']['env_steps_per_s']:,.0f}" in out
     assert f"{found['carry_bytes_per_env']:,.0f} bytes per env" in out
+    assert "the model: 2 degrees of freedom, 0 geoms that collide" in out and "0.0 contacts, 0.0 constraint rows" in out
+
+
+@pytest.mark.slow
+def test_numbers_of_envs_and_engines_are_measured_in_one_run(tmp_path, capsys):
+    """MJX's training is compiled anew, and then from the cache."""
+    bench.main([*SMALL, "repeats=1", "warmup=1", "envs=16,32", "vs=mjx", f"json={tmp_path / 'bench.json'}"])
+    runs = json.loads((tmp_path / "bench.json").read_text())["runs"]
+    assert [(run["engine"]["engine"], run["num_envs"]) for run in runs] == [
+        (engine, number) for engine in ("mujoco", "mjx") for number in (16, 32)
+    ]
+    assert [run["rollout_length"] for run in runs] == [4] * 4
+    for run in runs[2:]:
+        assert 0 < run["warm_compile_s"] < run["programs"]["train"]["compile_s"]
+    rows = [line.split("│")[1:-1] for line in capsys.readouterr().out.splitlines() if line.startswith("│")]
+    table = [[cell.strip() for cell in row] for row in rows]
+    assert [row[:2] for row in table] == [["mujoco", "16"], ["mujoco", "32"], ["mjx", "16"], ["mjx", "32"]]
+    for row, run in zip(table, runs, strict=True):
+        assert row[2] == f"{run['programs']['train']['env_steps_per_s']:,.0f}"
+        assert row[3] == f"{run['programs']['train']['physics_steps_per_s']:,.0f}"
+        assert row[5] == f"{run['programs']['env']['env_steps_per_s']:,.0f}"
+        assert row[7] == ("none" if run["warm_compile_s"] is None else f"{run['warm_compile_s']:.1f}")
 
 
 @pytest.mark.parametrize(
@@ -39,6 +62,12 @@ def test_it_prints_two_tables_and_writes_them_as_json(tmp_path, capsys):
         (["task=cartpole_balanc"], "there is no 'cartpole_balanc'"),
         (["algo.gama=1"], r"algo\.gama: no such key \(did you mean 'gamma'\?\)"),
         (["+foo=1"], r"foo: no such key"),
+        (["envs=16,x"], r"envs: must be whole numbers with commas, such as 256,512, not '16,x'$"),
+        (
+            ["task=cartpole_balance", "algo.num_env_states_per_minibatch=64", "envs=101"],
+            r"envs=101: minibatches that grow with them are whole with multiples of 4$",
+        ),
+        (["vs=mxj"], r"physics\.engine: there is no 'mxj' \(did you mean 'mjx'\?\)"),
         (["repeats=0"], r"repeats: must be above 0, not 0$"),
         (["warmup=x"], r"warmup: must be a whole number, not 'x'$"),
         (["repeat=2"], r"repeat: no such option \(did you mean 'repeats'\?\)$"),

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ksim.config import compose, fields
-from ksim.config.schema import Config
+from ksim.config.schema import Config, ManagerBasedRlEnvCfg
 from ksim.envs.numbers import Number, as_number, term_numbers
 from ksim.envs.task import TaskTerms
 from ksim.system import trees
@@ -44,6 +44,10 @@ def packs(configs: Sequence[Config], at_most: int | None = None) -> list[Pack]:
             obstacles = [path for path in different if not _both(path, numbers[first], numbers[i])]
             if configs[i].eval.stop_at_gate:  # it ends at a step of its own
                 obstacles = ["eval.stop_at_gate"]
+            if not isinstance(
+                configs[i].task, ManagerBasedRlEnvCfg
+            ):  # its physics is called by code that is not ksim's
+                obstacles = ["task"]
             if obstacles:
                 why = why or obstacles
             elif at_most is not None and len(pack.members) >= at_most:
@@ -60,6 +64,8 @@ def numbers_of(config: Config) -> dict[str, Number]:
     """What may differ between trainings in one program: traceable settings of the algorithm, and terms' numbers."""
     settings = {name: getattr(config.algo, name) for name in fields.traceable(type(config.algo))}
     of_algo = {f"algo.{name}": number for name, x in settings.items() if (number := as_number(x)) is not None}
+    if not isinstance(config.task, ManagerBasedRlEnvCfg):
+        return of_algo
     return of_algo | term_numbers(TaskTerms.of(config.task))
 
 

@@ -11,12 +11,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ksim.diagnostics import manager_times, replay
+from ksim.diagnostics import manager_times, model_cost, replay
 from ksim.envs import Env
 from ksim.envs.carry import EnvCarry
 from ksim.envs.foreign import ForeignEnv
 from ksim.rl import Algorithm, random_key
-from ksim.system import cpus
+from ksim.system import cpus, memory
 from ksim.system.jit import jit
 from ksim.training.experiment import Experiment
 from ksim.training.state import jit_chunk
@@ -97,7 +97,10 @@ def measure(
         tell: hears what comes next.
 
     Returns:
-        `programs`: by name, `env_steps_per_s` (median), `all` (of each turn), `percent_of_ceiling` and `compile_s`;
+        `programs`: by name, `env_steps_per_s` (median), `physics_steps_per_s` (None where the task does not say how
+        many make an env step), `all` (of each turn), `percent_of_ceiling` and `compile_s`; `warm_compile_s`: of the
+        training where the compile cache has its program, None where it cannot have it; `peak_memory`: bytes, by
+        device; `model`: see `ksim.diagnostics.model_cost`, None where the physics is not ksim's;
         `parts`: seconds of an iteration and share of it, by what they go into; `managers`: likewise of the env's
         steps in an iteration; `carry_bytes_per_env`; and settings.
     """
@@ -105,8 +108,12 @@ def measure(
     assert cfg.seed is not None  # the config is checked
     threads = cfg.physics.threads or cpus.available()
     compiler = Compiler(tell)
+    memory.forget_peak()
     state: Any = jit(partial(algorithm.init, env))(random_key(cfg.seed, "train"))
     chunk = compiler("train", jit_chunk(experiment), state).call
+    # JAX keeps no program with a host callback, which every one of C MuJoCo has.
+    is_kept = experiment.engine.engine != "mujoco"
+    warm_compile_s = _seconds(lambda: jit_chunk(experiment).lower(state).compile()) if is_kept else None
     tell("training to warm up")
     for _ in range(-(-warmup // cfg.log.interval_iterations)):
         state, *_ = chunk(state)
@@ -123,20 +130,38 @@ def measure(
         programs |= _manager_programs(compiler, env, recording)
     ceiling = None if is_foreign else replay.Ceiling(env.scene.model, recording, threads)
     turns = _take_turns(experiment, repeats, ceiling, programs, Program(chunk, (state,)), tell)
+    peak_memory = memory.peak()
+    return {
+        **_about(experiment, num_steps, threads, repeats),
+        **_found(experiment, turns, compiler.seconds, managers and not is_foreign),
+        "warm_compile_s": warm_compile_s,
+        "peak_memory": peak_memory,
+        "model": None if is_foreign else model_cost.measure(env.scene.model, recording),
+        "carry_bytes_per_env": carry_bytes(before.env_carry) / algorithm.num_envs,
+    }
+
+
+def _about(experiment: Experiment, num_steps: int, threads: int, repeats: int) -> dict[str, Any]:
+    """What is measured, and on what."""
+    cfg = experiment.cfg
     return {
         "task": cfg.name,
         "engine": dataclasses.asdict(experiment.engine),
         "seed": cfg.seed,
-        "num_envs": algorithm.num_envs,
+        "num_envs": experiment.algorithm.num_envs,
         "rollout_length": num_steps,
         "decimation": getattr(cfg.task, "decimation", None),
         "threads": threads,
         "cpus": os.cpu_count(),
         "device": str(jax.devices()[0]),
         "repeats": repeats,
-        **_found(experiment, turns, compiler.seconds, managers and not is_foreign),
-        "carry_bytes_per_env": carry_bytes(before.env_carry) / algorithm.num_envs,
     }
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    begin = time.perf_counter()
+    work()
+    return time.perf_counter() - begin
 
 
 def rollout_length(algorithm: Algorithm) -> int:
@@ -199,6 +224,7 @@ def _found(
 ) -> dict[str, dict[str, Any] | float | None]:
     """What the times say: see `measure`."""
     steps = experiment.algorithm.steps_per_iteration
+    substeps = getattr(experiment.cfg.task, "decimation", None)
     median = {name: statistics.median(values) for name, values in turns.seconds.items()}
     in_C = {name: statistics.median(values) for name, values in turns.inside_C.items()}
     return {
@@ -206,6 +232,7 @@ def _found(
             name: {
                 "env_steps_per_s": steps / median[name],
                 "percent_of_ceiling": 100.0 * median["ceiling"] / median[name] if "ceiling" in median else None,
+                "physics_steps_per_s": substeps and steps * substeps / median[name],
                 "all": [steps / s for s in turns.seconds[name]],
                 "compile_s": compile_s.get(name),
             }

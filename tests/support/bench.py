@@ -21,11 +21,13 @@ def check(found: dict, engine: str) -> None:
         # The median of the times, which for an even count is not that of the rates.
         median_s = np.median(1.0 / np.array(program["all"]))
         assert program["env_steps_per_s"] == pytest.approx(1.0 / median_s)
+        assert program["physics_steps_per_s"] == pytest.approx(2 * program["env_steps_per_s"])
         ceiling = found["programs"]["ceiling"]["env_steps_per_s"]
         assert program["percent_of_ceiling"] == pytest.approx(100 * program["env_steps_per_s"] / ceiling)
         assert (program["compile_s"] is None) == (name == "ceiling")
     parts = found["parts"]
-    assert set(parts) == set(throughput.PARTS) - ({"host callback"} if engine == "mjx" else set())
+    callback = {"host callback"} if engine == "mujoco" else set()
+    assert set(parts) == {"physics", "env terms", "policy", "learning"} | callback <= set(throughput.PARTS)
     assert sum(part["seconds"] for part in parts.values()) == pytest.approx(found["iteration_s"])
     assert sum(part["percent"] for part in parts.values()) == pytest.approx(100)
     assert parts["physics"]["seconds"] > 0

@@ -1,14 +1,17 @@
 """What is told of a sweep that waits for a cluster, and which waiting is in vain."""
 
+import json
 import logging
 import time
 
 import pytest
+from submitit.core.utils import DelayedSubmission
 
 from ksim.errors import KsimError
 from ksim.store.run_dir import RunDir
 from ksim.store.status import StatusFile
 from ksim.sweep import waiting
+from ksim.sweep.packed import PackedJobs
 from ksim.sweep.plan import Planned
 from ksim.sweep.slurm import QueuedJob
 from ksim.sweep.waiting import Waiting, is_hopeless
@@ -213,6 +216,26 @@ def test_two_launchers_at_once_on_a_new_folder(slurm):
     assert "is in use by process" in printed and "waiting for it" in printed
     assert len(slurm.jobs("s")) == 2 and all((path / "slurm.json").exists() for path in slurm.jobs("s").values())
     assert (slurm.path / "number").read_text() == "7\n"
+
+
+def test_jobs_in_packs_are_one_job_to_slurm_each(slurm):
+    """Of two; what does not fit into one program goes alone, and is said."""
+    sweep = (*SWEEP[:-1], "seed=1,2,3", "algo.num_envs=256,128", "hydra.launcher.jobs_per_pack=2")
+    code, printed = slurm.run(*sweep, code=MAIN)
+    assert code == 1 and "4 wait (PartitionConfig); 0 ended" in printed, printed
+    assert "not in one program with the jobs before, as algo.num_envs differs: " in printed
+    jobs = slurm.jobs("s")
+    numbers = {name: json.loads((path / "slurm.json").read_text())["job"] for name, path in jobs.items()}
+    assert sorted(numbers.values()) == ["7_0", "7_0", "7_1", "7_1", "7_2", "7_3"]
+    sent = {
+        path.name.partition("_submitted")[0]: path for path in (slurm.path / "s" / ".submitit").rglob("*_submitted.pkl")
+    }
+    assert len(sent) == 4
+    for number, path in sent.items():
+        job = DelayedSubmission.load(path).function
+        paths = job.paths if isinstance(job, PackedJobs) else (job.path,)
+        assert [path.name for path in paths] == [name for name in jobs if numbers[name] == number]
+        assert len({name.name.partition("num_envs=")[2][:3] for name in paths}) == 1
 
 
 def test_what_was_there_before_stays_where_nothing_is_sent(slurm):
