@@ -1,8 +1,11 @@
 """`python -m ksim.export`: the ONNX file acts as the policy does, and says all that a control loop needs."""
 
+import base64
 import copy
+import gzip
 import importlib.util
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -32,6 +35,7 @@ from ksim.robots import loader
 from ksim.store import files
 from ksim.store.run_dir import RunDir
 from ksim.training.experiment import build
+from ksim.viz.page import knows, make, npm
 
 pytestmark = pytest.mark.slow  # trainings, and graphs of their policies
 
@@ -131,6 +135,32 @@ def test_the_command(runs, tmp_path, capsys):
     assert out[1] == "policy:  obs of 4 elements to action of 1, at 50 Hz"
     assert out[2].startswith("checked: on 1,000 recorded observations, largest error against JAX ")
     assert out[3:] == [f"{tmp_path}/mine.onnx"]
+
+
+def test_a_page_besides(runs, tmp_path, capsys):
+    """What opens it is in tests/viz/page; here the command, with npm's packages if they can be had."""
+    try:
+        make.fetch()
+    except npm.NpmError as error:
+        pytest.skip(str(error))
+    export.main([f"run={runs['cartpole'].path}", f"out={tmp_path}/my.onnx", f"page={tmp_path}/a/my.html"])
+    page = (tmp_path / "a" / "my.html").read_text()
+    assert capsys.readouterr().out.splitlines()[-2:] == [
+        f"{tmp_path}/my.onnx",
+        f"{tmp_path}/a/my.html ({len(page.encode()) / 1e6:.1f} MB)",
+    ]
+    (packed,) = re.findall('data-file="policy.onnx">(.*?)<', page)
+    assert gzip.decompress(base64.b64decode(packed)) == (tmp_path / "my.onnx").read_bytes()
+    assert not re.search(r"""(src|href)=["'](?!data:)""", page.split("<script")[0])
+    for script in Path(make.__file__).parent.glob("js/*.js"):
+        assert script.read_text() in page
+
+
+def test_a_page_that_cannot_be_is_refused_before_anything_is_written(runs, tmp_path, monkeypatch):
+    monkeypatch.setattr(knows, "OBSERVATIONS", frozenset({"ksim.mdp.observations.joint_pos"}))
+    with pytest.raises(KsimError, match=r"^page: a page does not know the observation 'joint_vel' \(ksim\.mdp\.obs"):
+        export.main([f"run={runs['cartpole'].path}", f"out={tmp_path}/my.onnx", f"page={tmp_path}/my.html"])
+    assert not any(tmp_path.glob("my.*"))
 
 
 def test_the_recorded_observations_are_those_of_episodes(runs):

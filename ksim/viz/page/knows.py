@@ -14,6 +14,7 @@ OBSERVATIONS = frozenset(
         "base_height",
         "base_lin_vel",
         "command",
+        "ground_scan",
         "joint_pos",
         "joint_pos_cos_sin",
         "joint_vel",
@@ -31,7 +32,13 @@ _OBSERVATION_KEYS = {
 _ACTION_KEYS = {
     *("name", "law", "control", "joints", "scale", "offset", "lower", "upper", "relative"),
     *("clip", "delay", "low_pass_hz"),
+    *("lift", "clock", "stance", "offsets"),  # of a gait that goes on by itself
 }
+LAWS = frozenset(
+    f"target = clip({middle} + scale * action{ahead}, lower, upper); all other joints: target = home"
+    for middle in ("offset", "position")
+    for ahead in ("", " + lift @ swing_share")
+)
 
 
 def check(observations: Sequence[Mapping[str, Any]], description: Mapping[str, Any]) -> None:
@@ -46,10 +53,12 @@ def check(observations: Sequence[Mapping[str, Any]], description: Mapping[str, A
     """
     commands = {command["name"]: command for command in description["commands"]}
     seen = {term["parameters"]["name"] for term in observations if term["function"].endswith(".observations.command")}
+    seen |= {action["clock"] for action in description["actions"] if "clock" in action}
     unknown = [f"observation {_shown(term)}" for term in observations if term["function"] not in OBSERVATIONS]
     unknown += [f"command {_shown(commands[name])}" for name in seen if commands[name]["function"] not in COMMANDS]
     for terms, keys in ((observations, _OBSERVATION_KEYS), (description["actions"], _ACTION_KEYS)):
         unknown += [f"{key} of {term['name']!r}" for term in terms for key in sorted(set(term) - keys)]
+    unknown += [f"law of {action['name']!r}" for action in description["actions"] if action["law"] not in LAWS]
     if unknown:
         raise KsimError(f"page: a page does not know the {', the '.join(unknown)}")
 

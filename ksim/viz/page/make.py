@@ -68,6 +68,7 @@ def make(model: bytes, env: Env) -> bytes:
         "drawing": drawing(visual),
         "camera": env_view.camera(env, visual).view()["camera"] | {"fovy": visual.vis.global_.fovy},
         "ends": ends(env),
+        "ground": ground(env),
     }
     own = {
         "policy.onnx": model,
@@ -101,6 +102,14 @@ def ends(env: Env) -> list[dict[str, Any]]:
             names = [env.scene.joint_names[j] for j in ids]
             found.append({"name": term.name, "joints": names, "limit": parameter(term, "limit")})
     return found
+
+
+def ground(env: Env) -> dict[str, Any] | None:
+    """Uneven ground: heights of its nodes, rows and columns, and how far apart they are, m; None where it is flat."""
+    found = env.scene.ground
+    if found is None:
+        return None
+    return {"heights": found.heights.ravel(), "shape": list(found.heights.shape), "spacing": found.spacing}
 
 
 def fetch() -> None:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -17,7 +16,7 @@ from support.jit import quick_jit
 from support.untrained import fresh_policy
 
 from ksim import export
-from ksim.config.schema import Config
+from ksim.config.schema import Config, PatchesCfg
 from ksim.envs import Env
 from ksim.policies import onnx
 from ksim.policies.describe import describe
@@ -41,6 +40,7 @@ PRESENT = {
     "ang_vel": {"_target_": f"{OBS}.base_ang_vel", "delay": {"range_s": [0.04, 0.04]}, "history": 2},
     "lin_vel": {"_target_": f"{OBS}.base_lin_vel", "scale": [1.0, 2.0, 3.0]},
     "height": {"_target_": f"{OBS}.base_height"},
+    "ground": {"_target_": f"{OBS}.ground_scan", "forward": [-1.0, 1.4]},
     "joint_pos": {"_target_": f"{OBS}.joint_pos", "joints": "legs", "clip": [-0.02, 0.03]},
     "joint_vel": {"_target_": f"{OBS}.joint_vel", "joints": "arms", "scale": 0.1},
     "turned": {"_target_": f"{OBS}.joint_pos_cos_sin", "joints": ".*knee.*"},
@@ -77,6 +77,9 @@ COMMANDS = {
         "resampling_time_range_s": None,
     },
 }
+GROUND = PatchesCfg(
+    kinds={"rough": {"_target_": "ksim.mdp.terrains.rough", "height": [0.05, 0.05]}}, levels=1, size=4.0
+)
 ACTIONS = {
     "legs": {
         "_target_": "ksim.mdp.actions.joint_position",
@@ -106,10 +109,9 @@ def browser(tmp_path_factory) -> Iterator[chromium.Browser]:
 
 
 def quiet(cfg: Config) -> Config:
-    """The task without what is random, and without ends."""
+    """The task without what is random."""
     cfg.task.observations["actor"]["enable_corruption"] = False
     cfg.task.events = {"reset": {"_target_": "ksim.mdp.events.reset_scene_to_default", "mode": "reset"}}
-    cfg.task.terminations = {}
     return cfg
 
 
@@ -162,7 +164,8 @@ def test_every_term_that_pages_know_is_that_of_the_env(browser, kbot_cfg, tmp_pa
     cfg = quiet(kbot_cfg)
     cfg.algo = dataclasses.replace(cfg.algo, symmetry="none")
     cfg.task.observations["actor"]["terms"] = PRESENT
-    cfg.task.commands, cfg.task.actions = COMMANDS, ACTIONS
+    cfg.task.commands, cfg.task.actions, cfg.task.terminations = COMMANDS, ACTIONS, {}
+    cfg.task.scene.terrain, cfg.task.scene.patches = "patches", GROUND
     targets = {term["_target_"] for term in (*PRESENT.values(), *COMMANDS.values())}
     assert targets == knows.OBSERVATIONS | knows.COMMANDS
     experiment = build(cfg)
@@ -181,18 +184,27 @@ def test_every_term_that_pages_know_is_that_of_the_env(browser, kbot_cfg, tmp_pa
       return page.step(40);
     })"""
     compare(page.evaluate(script % json.dumps([VELOCITY, GOAL, half])), expected)
+    points = np.random.default_rng(0).uniform(-4.0, 4.0, (100, 2))
+    heights = page.evaluate(
+        f"ksim.then(p => {points.tolist()}.map(([x, y]) => p.controller.robot.ground.height(x, y)))"
+    )
+    ground = experiment.env.scene.ground
+    assert ground is not None
+    np.testing.assert_allclose(heights, ground.height(jnp.asarray(points)), atol=1e-5)
+    assert np.ptp(heights) > 0.05
     sliders = page.evaluate("[...document.querySelectorAll('#commands input')].map(i => [+i.min, +i.max, +i.value])")
     assert [slider[:2] for slider in sliders] == [[-0.5, 1], [-0.3, 0.3], [-1, 1], [-1, 1], [0.5, 2]]
-    page.evaluate("document.querySelector('#commands input').value = -0.25")
-    page.evaluate("document.querySelector('#commands input').dispatchEvent(new Event('input'))")
+    move = "slider.value = -0.25; slider.dispatchEvent(new Event('input'))"
+    page.evaluate(f"{{ const slider = document.querySelector('#commands input'); {move}; }}")
     value = page.evaluate("ksim.then(page => page.controller.commands.get('velocity').value[0])")
     assert value == pytest.approx(-0.25, abs=0.01)
     assert page.errors() == []
+    page.close()  # it would go on drawing
 
 
 def louder(policy: Any) -> Any:
     """A fresh policy does next to nothing."""
-    return eqx.tree_at(lambda p: p.actor, policy, jax.tree.map(lambda x: 4 * x if eqx.is_array(x) else x, policy.actor))
+    return eqx.tree_at(lambda p: p.network.weights, policy, [4 * weight for weight in policy.network.weights])
 
 
 def state(page: chromium.Page) -> dict[str, Any]:

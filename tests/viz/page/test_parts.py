@@ -132,7 +132,8 @@ def test_ends_are_those_of_the_task(kbot_cfg, cartpole_cfg):
 
 TERM = {"name": "x", "description": "", "function": "ksim.mdp.observations.joint_pos", "parameters": {}, "size": 1}
 COMMAND = {"name": "go", "description": "", "function": "my.command", "parameters": {}}
-NOTHING = {"commands": [COMMAND], "actions": [{"name": "legs", "law": ""}]}
+LEGS = {"name": "legs", "law": min(knows.LAWS)}
+NOTHING = {"commands": [COMMAND], "actions": [LEGS]}
 
 
 def test_the_javascript_knows_what_python_lets_pass():
@@ -151,7 +152,9 @@ def test_the_javascript_knows_what_python_lets_pass():
             "the command 'go' (my.command)",
         ),
         ({"warp": 1}, {}, "the warp of 'x'"),
-        ({}, {"actions": [{"name": "legs", "law": "", "twist": 1}]}, "the twist of 'legs'"),
+        ({}, {"actions": [LEGS | {"twist": 1}]}, "the twist of 'legs'"),
+        ({}, {"actions": [LEGS | {"law": "target = 0"}]}, "the law of 'legs'"),
+        ({}, {"actions": [LEGS | {"clock": "go"}]}, "the command 'go' (my.command)"),
     ],
 )
 def test_what_no_page_knows_is_refused_in_one_line(term, changes, message):

@@ -20,12 +20,12 @@ export class Action {
   }
 
   /** The controls of an env step: an array for each physics step. */
-  controls(action) {
+  controls(action, commands) {
     const controls = Array.from({ length: this.substeps }, () => [...this.home]);
     let start = 0;
     for (const term of this.terms) {
       const own = action.slice(start, (start += term.actuators.length));
-      term.controls(own).forEach((targets, s) => targets.forEach((target, i) => (controls[s][term.actuators[i]] = target)));
+      term.controls(own, commands).forEach((targets, s) => targets.forEach((target, i) => (controls[s][term.actuators[i]] = target)));
     }
     return controls;
   }
@@ -49,8 +49,8 @@ class ActionTerm {
     return rest;
   }
 
-  controls(action) {
-    this.asked = [this.#targets(action), ...this.asked.slice(0, -1)];
+  controls(action, commands) {
+    this.asked = [this.#targets(action, commands), ...this.asked.slice(0, -1)];
     return Array.from({ length: this.substeps }, (_, s) => {
       // What was asked for `lag` physics steps before: by an action that is so many env steps old.
       const target = this.asked[Math.max(0, -Math.floor((s - this.lag) / this.substeps))];
@@ -59,14 +59,26 @@ class ActionTerm {
     });
   }
 
-  #targets(action) {
+  #targets(action, commands = null) {
     const { joints, clip, offset, scale, lower, upper, relative } = this.term;
+    const ahead = commands && this.term.lift ? lifted(this.term, commands.get(this.term.clock).value) : null;
     const [low, high] = clip ?? [null, null];
     const middle = relative ? this.robot.positions(joints) : offset;
     return joints.map((_, i) => {
       const clipped = Math.min(Math.max(action[i], low ?? -Infinity), high ?? Infinity);
-      const target = middle[i] + scale[i] * clipped;
+      const target = middle[i] + scale[i] * clipped + (ahead?.[i] ?? 0);
       return Math.min(Math.max(target, lower[i] ?? -Infinity), upper[i] ?? Infinity);
     });
   }
+}
+
+/** What each joint does by itself when a gait's clock, (cos, sin), says that a foot is to swing. */
+function lifted({ lift, stance, offsets }, [cos, sin]) {
+  if (cos === 0 && sin === 0) return lift.map(() => 0); // the clock is stopped
+  const level = Math.sin(Math.PI * (stance - 0.5));
+  const shares = lift[0].map((_, foot) => {
+    const angle = 2 * Math.PI * (offsets ? offsets[foot] : foot / lift[0].length);
+    return Math.max(sin * Math.cos(angle) + cos * Math.sin(angle) - level, 0) / (1 - level);
+  });
+  return lift.map((row) => row.reduce((sum, rise, foot) => sum + rise * shares[foot], 0));
 }

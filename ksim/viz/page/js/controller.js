@@ -8,16 +8,16 @@ import { Robot } from "ksim/robot.js";
 
 /** A policy that drives the robot of a simulation. */
 export class Controller {
-  static async create(ort, model, simulation) {
-    return new Controller(ort, await ort.InferenceSession.create(model), metadataOf(model), simulation);
+  static async create(ort, model, simulation, ground) {
+    return new Controller(ort, await ort.InferenceSession.create(model), metadataOf(model), simulation, ground);
   }
 
-  constructor(ort, session, metadata, simulation) {
+  constructor(ort, session, metadata, simulation, ground) {
     this.ort = ort;
     this.session = session;
     this.metadata = metadata;
     this.simulation = simulation;
-    this.robot = new Robot(simulation, metadata);
+    this.robot = new Robot(simulation, metadata, ground);
     this.dt = metadata.step_dt;
     this.commands = makeCommands(metadata.commands);
     this.observation = new Observation(metadata.observations, this.dt);
@@ -49,7 +49,7 @@ export class Controller {
     const found = await this.session.run(given);
     for (const name of Object.keys(this.carry)) this.carry[name] = found[`next_${name}`];
     this.action = Array.from(found.action.data);
-    this.simulation.step(this.actions.controls(this.action));
+    this.simulation.step(this.actions.controls(this.action, this.commands));
     this.steps += 1;
     return { obs: Array.from(obs), action: this.action };
   }

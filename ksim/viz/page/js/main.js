@@ -3,6 +3,7 @@
 import loadMujoco from "mujoco";
 import * as ort from "onnxruntime-web";
 import { Controller } from "ksim/controller.js";
+import { Ground } from "ksim/ground.js";
 import { Hand } from "ksim/hand.js";
 import { Panel } from "ksim/panel.js";
 import { Simulation } from "ksim/simulation.js";
@@ -21,7 +22,8 @@ export async function start(files) {
   Object.assign(ort.env.wasm, { wasmBinary: ortWasm, numThreads: 1 });
   const world = files["world.json"];
   const simulation = new Simulation(mujoco, world.simulation);
-  const controller = await Controller.create(ort, files["policy.onnx"], simulation);
+  const ground = new Ground(world.ground);
+  const controller = await Controller.create(ort, files["policy.onnx"], simulation, ground);
   return new Page(controller, world, files["licences.json"]);
 }
 
@@ -129,7 +131,7 @@ class Page {
       frames += 1;
       if (now - markedAt > RATE_OVER_MS) {
         this.rate = marked / ((now - markedAt) / 1000);
-        if ((now - markedAt) / frames > SLOW_FRAME_MS) this.view.simplify();
+        if (!this.paused && (now - markedAt) / frames > SLOW_FRAME_MS) this.view.simplify();
         [markedAt, marked, frames] = [now, 0, 0];
       }
       this.#show();
@@ -148,6 +150,6 @@ class Page {
 
 function hasEnded({ lean_rad, height, joints, limit }, robot) {
   if (lean_rad !== undefined) return robot.gravity[2] > -Math.cos(lean_rad);
-  if (height !== undefined) return robot.position[2] < height;
+  if (height !== undefined) return robot.height < height;
   return robot.positions(joints).some((position) => Math.abs(position) > limit);
 }

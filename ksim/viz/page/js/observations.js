@@ -7,7 +7,7 @@ export const MEASURES = {
   "ksim.mdp.observations.projected_gravity": ({ robot }) => robot.gravity,
   "ksim.mdp.observations.base_ang_vel": ({ robot }) => robot.angularVelocity,
   "ksim.mdp.observations.base_lin_vel": ({ robot }) => robot.linearVelocity,
-  "ksim.mdp.observations.base_height": ({ robot }) => [robot.position[2]],
+  "ksim.mdp.observations.base_height": ({ robot }) => [robot.height],
   "ksim.mdp.observations.joint_pos": ({ robot }, { joints }) =>
     robot.positions(joints).map((position, i) => position - robot.joints.get(joints[i]).home),
   "ksim.mdp.observations.joint_vel": ({ robot }, { joints }) => robot.velocities(joints),
@@ -19,11 +19,29 @@ export const MEASURES = {
   "ksim.mdp.observations.sensor": ({ robot }, { parameters }) => robot.sensor(parameters.name),
   "ksim.mdp.observations.last_action": ({ action }) => action,
   "ksim.mdp.observations.command": ({ commands }, { parameters }) => commands.get(parameters.name).value,
+  "ksim.mdp.observations.ground_scan": ({ robot }, { parameters }) => groundScan(robot, parameters),
   "ksim.mdp.observations.phase": ({ time }, { parameters }) => {
     const angle = (2 * Math.PI * time) / parameters.period_s;
     return [Math.cos(angle), Math.sin(angle)];
   },
 };
+
+/** Heights of the ground on a grid around the base, above where it would stand in its home pose, m. */
+function groundScan(robot, { forward: [first, last], width, spacing, limit }) {
+  const line = (from, to) => {
+    const count = Math.round((to - from) / spacing);
+    return Array.from({ length: count + 1 }, (_, i) => from + ((to - from) * i) / count);
+  };
+  const [x, y, z] = robot.position;
+  const [cos, sin] = [Math.cos(robot.yaw), Math.sin(robot.yaw)];
+  const sole = z - robot.base.home[2];
+  return line(first, last).flatMap((ahead) =>
+    line(-width / 2, width / 2).map((left) => {
+      const height = robot.ground.height(x + ahead * cos - left * sin, y + ahead * sin + left * cos) - sole;
+      return Math.min(Math.max(height, -(limit ?? Infinity)), limit ?? Infinity);
+    }),
+  );
+}
 
 /** The actor's observation, a term after the other. */
 export class Observation {

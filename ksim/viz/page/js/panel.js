@@ -25,8 +25,9 @@ export class Panel {
     set("fallen", page.fallen ? `ended: ${page.fallen}` : "");
     if (robot.base) {
       const [forward, left] = headingVelocity(robot);
-      set("height", `${shown(robot.position[2])} m`);
-      set("speed", `${shown(forward)} forward, ${shown(left)} left, m/s`);
+      set("height", `${shown(robot.height)} m`);
+      set("forward", `${shown(forward)} m/s`);
+      set("left", `${shown(left)} m/s`);
       set("turning", `${shown(robot.angularVelocity[2])} rad/s`);
     }
     for (const { command, index, input, value } of this.sliders) {

@@ -2,8 +2,9 @@
 
 /** A robot in a simulation, as the policy's metadata describes it. */
 export class Robot {
-  constructor(simulation, metadata) {
+  constructor(simulation, metadata, ground) {
     this.simulation = simulation;
+    this.ground = ground;
     const { model } = simulation;
     this.joints = new Map(); // in the metadata's order: those with an actuator first, in the order of the controls
     metadata.joints.forEach(({ name, home, control }, i) => {
@@ -25,7 +26,10 @@ export class Robot {
     this.simulation.reset();
     const { data } = this.simulation;
     for (const { home, qpos } of this.joints.values()) data.qpos[qpos] = home;
-    if (this.base) data.qpos.set(this.base.home, this.base.qpos);
+    if (this.base) {
+      const [x, y, z, ...quaternion] = this.base.home;
+      data.qpos.set([x, y, z + this.ground.height(x, y), ...quaternion], this.base.qpos);
+    }
     this.simulation.refresh();
   }
 
@@ -55,6 +59,12 @@ export class Robot {
   /** Position of the base in the world, m. */
   get position() {
     return Array.from(this.simulation.data.qpos.subarray(this.base.qpos, this.base.qpos + 3));
+  }
+
+  /** Height of the base above the ground, m. */
+  get height() {
+    const [x, y, z] = this.position;
+    return z - this.ground.height(x, y);
   }
 
   /** Orientation of the base in the world, wxyz. */

@@ -83,10 +83,11 @@ export class View {
     setArrow(this.pushArrow, this.#base(), along.applyAxisAngle(this.camera.up, push?.yaw ?? 0));
   }
 
-  /** Draw less where a computer has no graphics of its own: coarser, then without shadows. */
+  /** Draw less where a computer has no graphics of its own: coarser, then without shadows, then coarser still. */
   simplify() {
-    if (this.pixels > 0.5) this.pixels = this.pixels > 1 ? 1 : 0.5;
-    else this.renderer.shadowMap.enabled = this.sun.castShadow = false;
+    if (this.pixels > 1) this.pixels = 1;
+    else if (this.sun.castShadow) this.sun.castShadow = false;
+    else this.pixels = 0.5;
     this.#resize();
   }
 
