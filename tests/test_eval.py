@@ -98,6 +98,46 @@ def test_it_writes_what_was_asked_and_what_was_found(run):
     assert summary["reward/upright"] <= 0.25
 
 
+GATE = (
+    "+task.metrics.use={_target_: ksim.mdp.metrics.torque_use}",
+    "task.gate.episodes=8",
+    "+task.gate.conditions.tilted={overrides: ['task.events.reset_pole.position_range=[0.5,0.6]'],"
+    " bounds: {falls: {at_most: 0.5}, use: {median_at_least: 0.0}}}",
+)
+
+
+def test_a_gate_is_played_condition_by_condition_and_fails_with_3(run, capsys):
+    before = set(run.eval.glob("*"))
+    with pytest.raises(SystemExit) as failed:
+        ksim_eval.main([f"run={run.path}", "episodes=8", "video=false", "gate=true", *GATE])
+    assert failed.value.code == 3
+    printed = capsys.readouterr().out
+    assert "the gate is NOT passed" in printed and re.search(r"tilted.*falls.*100 %.*≤ 50 %.*FAILS", printed)
+    assert re.search(r"median use.*≥ 0.*passed", printed)
+    (folder,) = set(run.eval.iterdir()) - before
+    found = json.loads((folder / "gate.json").read_text())
+    assert found["passed"] is False and found["step"] == 256 and found["engine"]["engine"] == "mujoco"
+    falls, use = found["conditions"]["tilted"]["bounds"]
+    assert (falls["figure"], falls["value"], falls["at_most"], falls["passed"]) == ("falls", 1.0, 0.5, False)
+    assert use["figure"] == "metric/use/median" and use["passed"]
+    # The same episodes as those of a plain evaluation with these overrides.
+    plain = evaluate(run, "task.events.reset_pole.position_range=[0.5,0.6]", GATE[0])["summary"]
+    assert found["conditions"]["tilted"]["summary"] == {k: v for k, v in plain.items() if k != "seed"}
+
+
+def test_a_plain_evaluation_shows_the_bounds_and_a_passed_gate_ends_with_0(run, capsys):
+    easy = "task.gate.conditions.tilted.bounds.falls.at_most=1.0"
+    evaluate(run, *GATE)
+    assert re.search(r"falls.*≤ 50 % \(tilted\)", capsys.readouterr().out)
+    found = evaluate(run, "gate=true", *GATE, easy)
+    assert json.loads((found["folder"] / "gate.json").read_text())["passed"] is True
+
+
+def test_a_gate_that_is_not_there_cannot_be_played(run):
+    with pytest.raises(ConfigError, match="gate=true: the task has no gate"):
+        evaluate(run, "gate=true")
+
+
 def test_the_training_ends_with_the_same_evaluation(trained, run):
     final = json.loads((trained.eval / "final" / "metrics.json").read_text())
     assert evaluate(run)["summary"] == final["summary"]

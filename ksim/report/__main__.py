@@ -123,7 +123,8 @@ def table(results: Results) -> Table:
     """A task's groups for a person."""
     rows = Table(title=results.task.name)
     rows.add_column("group")
-    for name in ("seeds", "return", "95 % interval", "IQM", "falls"):
+    gated = any("gate/passed" in finals for finals in results.finals)
+    for name in ("seeds", "return", "95 % interval", "IQM", "falls", *(["pass the gate"] if gated else [])):
         rows.add_column(name, justify="right", no_wrap=True)
     for index, (group, finals) in enumerate(zip(results.task.groups, results.finals, strict=True)):
         completed = sum(run.completed for run in group.counted)
@@ -133,6 +134,8 @@ def table(results: Results) -> Table:
             falls = finals.get("eval/falls", finals.get("train/falls"))
             interval = f"{value.low:.4g} to {value.high:.4g}" if value.low < value.high else ""
             cells += [f"{value.mean:.4g}", interval, f"{value.iqm:.4g}", "" if falls is None else f"{falls.mean:.2%}"]
+            if gated:
+                cells.append(page.passed(finals.get("gate/passed", stats.estimate([]))))
         rows.add_row(*cells)
     return rows
 

@@ -9,7 +9,7 @@ from typing import Any
 from ksim.report.runs import Run, natural
 
 # What cannot change what is learned.
-IGNORED = ("seed runs_dir logger log checkpoint eval task.viewer task.metrics physics.threads").split()
+IGNORED = ("seed runs_dir logger log checkpoint eval task.viewer task.metrics task.gate physics.threads").split()
 
 
 class _Absent:
@@ -68,7 +68,7 @@ def grouped(runs: Sequence[Run]) -> list[Task]:
     by_name: dict[str, dict[str, list[Run]]] = defaultdict(lambda: defaultdict(list))
     for run in runs:
         if run.config is not None:
-            key = json.dumps(comparable(run.config), sort_keys=True, default=str)
+            key = json.dumps(_comparable_run(run.config), sort_keys=True, default=str)
             by_name[run.config["name"]][key].append(run)
     return [_task(name, list(by_name[name].values())) for name in sorted(by_name, key=natural)]
 
@@ -80,6 +80,15 @@ def comparable(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         for key, value in config.items()
         if f"{prefix}{key}" not in IGNORED
     }
+
+
+def _comparable_run(config: Mapping[str, Any]) -> dict[str, Any]:
+    """As `comparable`; where the training ends at its gate, that counts, too, and how it is judged."""
+    found, of_eval = comparable(config), config.get("eval")
+    if isinstance(of_eval, Mapping) and of_eval.get("stop_at_gate"):
+        found["eval"] = {name: of_eval.get(name) for name in ("stop_at_gate", "interval_steps")}
+        found["task"] = {**found.get("task", {}), "gate": config.get("task", {}).get("gate")}
+    return found
 
 
 def differing(configs: Sequence[Mapping[str, Any]], prefix: str = "") -> Iterator[str]:
@@ -122,7 +131,7 @@ def _head(term: Mapping[str, Any]) -> str:
 
 
 def _task(name: str, members: Sequence[Sequence[Run]]) -> Task:
-    configs = [comparable(runs[0].config or {}) for runs in members]
+    configs = [_comparable_run(runs[0].config or {}) for runs in members]
     paths = list(differing(configs))
     groups = []
     for config, runs in zip(configs, members, strict=True):
@@ -148,7 +157,7 @@ def _rank(run: Run) -> tuple[bool, int, str]:
 def _at(config: Mapping[str, Any], path: str) -> Any:
     node: Any = config
     for key in path.split("."):
-        node = node.get(key, ABSENT)
+        node = node.get(key, ABSENT) if isinstance(node, Mapping) else ABSENT
     return node
 
 

@@ -23,6 +23,9 @@ _COLUMNS = (
     ("eval/return", "Return", 1.0, ".4g"),
     ("eval/episode_length_s", "Episode length (s)", 1.0, ".4g"),
     ("eval/falls", "Falls (%)", 100.0, ".3g"),
+    ("gate/passed", "Pass the gate", 1.0, ""),
+    ("gate/step", "Env steps to the gate", 1.0, ",.0f"),
+    ("gate/time_s", "Time to the gate (s)", 1.0, ",.0f"),
     ("train/return", "Return in training", 1.0, ".4g"),
 )
 _CELL = 60  # characters
@@ -118,11 +121,19 @@ def _groups(results: Results) -> Table:
         row = [_mark(index), *(_value(group.values[path]) for path in paths), _seeds(group), _time(group)]
         for key, title, factor, form in columns:
             found = finals.get(key, stats.estimate([]))
+            if key == "gate/passed":
+                row.append(Cell(passed(found), "n"))
+                continue
             row.append(_interval(found.mean, found.low, found.high, factor, form))
             if title == "Return":
                 row.append(_interval(found.iqm, found.iqm_low, found.iqm_high, factor, form))
         rows.append(row)
     return Table(head, rows)
+
+
+def passed(share: stats.Estimate) -> str:
+    """How many seeds pass the gate, of those of which it is known."""
+    return f"{share.mean * share.n:.0f} of {share.n}" if share.n else _NONE
 
 
 def _differences(task: Task) -> Table:

@@ -49,6 +49,8 @@ class Run:
         lines: the log lines, by rising `step`.
         evaluation: numbers of the deterministic policy at the end, as in `ksim.evaluation.evaluate.Result`; empty
             without one.
+        passes_gate: whether its last policy passes the task's gate, by the newest evaluation of that which changed
+            nothing; None where it was not played.
         wall_time_s: seconds of training, by the last log line.
         commit: of ksim's code, shortened, with a `+` where the work tree differed from it; None if unknown.
         remarks: what is damaged or missing.
@@ -61,6 +63,7 @@ class Run:
     status: Status | None
     lines: Sequence[Mapping[str, Any]]
     evaluation: Mapping[str, float]
+    passes_gate: bool | None
     commit: str | None
     remarks: Sequence[str]
 
@@ -103,6 +106,10 @@ class Run:
             values = (number(line.get(key)) for line in reversed(self.lines))
             if (last := next((value for value in values if value is not None), None)) is not None:
                 found[f"train/{key}"] = last
+        if self.passes_gate is not None:
+            found["gate/passed"] = float(self.passes_gate)
+        if self.status is not None and self.status.gate is not None:  # the training ended there
+            found |= {f"gate/{name}": float(x) for name, x in self.status.gate.items()}
         return found
 
 
@@ -153,7 +160,11 @@ def read(path: Path) -> Run:
         remark("metrics.jsonl is missing or has no line")
     expected = state == "completed" and _at(config, "eval", "episodes", kind=int) != 0
     evaluation = _read_evaluation(run.eval / "final" / "metrics.json", _step(lines, found), expected, remark)
-    return Run(path, state, reason, config, found, lines, evaluation, _read_commit(run.provenance_path), remarks)
+    passes_gate = _read_gate(run, config, _step(lines, found), remark)
+    if passes_gate is None and found is not None and found.gate is not None:
+        passes_gate = True
+    commit = _read_commit(run.provenance_path)
+    return Run(path, state, reason, config, found, lines, evaluation, passes_gate, commit, remarks)
 
 
 def _walk(folder: Path, warn: Callable[[str], None]) -> Iterator[Path]:
@@ -243,6 +254,21 @@ def _read_evaluation(path: Path, step: int, expected: bool, remark: Callable[[st
         remark(f"{name} is that of step {of}, and is left out: the run is at step {step}")
         return {}
     return {str(key): x for key, value in summary.items() if (x := number(value)) is not None}
+
+
+def _read_gate(run: RunDir, config: Mapping[str, Any] | None, step: int, remark: Callable[[str], None]) -> bool | None:
+    """Whether the policy of a step passes its gate, by the newest of the run's `gate.json` that says so or not."""
+    newest: tuple[str, bool] | None = None
+    for path in run.eval.glob("*/gate.json"):
+        try:
+            found = foreign.parse_json(path.read_bytes())
+            when, engine = str(found["created_at"]), found["engine"]["engine"]
+            is_its_own = found["step"] == step and not found["overrides"]
+            if is_its_own and engine == _at(config, "physics", "engine", kind=str):
+                newest = max(newest or (when, False), (when, bool(found["passed"])))
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            remark(f"{path} cannot be read: {error!r}")
+    return newest[1] if newest is not None else None
 
 
 def _read_commit(path: Path) -> str | None:

@@ -79,7 +79,7 @@ def results(task: Task) -> Results:
 def bounds(name: str) -> tuple[float, float]:
     """What a number of `Run.numbers`, or of the log lines, cannot be less or more than."""
     name = name.removeprefix("eval/").removeprefix("train/")
-    if name == "falls" or name.startswith("termination/"):  # shares
+    if name in ("falls", "gate/passed") or name.startswith("termination/"):  # shares
         return 0.0, 1.0
     return (0.0 if name == "episode_length_s" else -np.inf), np.inf
 

@@ -29,6 +29,8 @@ def test_runs_that_differ_in_the_seed_alone_are_a_group(make_run):
         ("eval.episodes", 3),
         ("physics.threads", 7),
         ("task.viewer.width", 7),
+        ("task.gate.episodes", 7),
+        ("eval.interval_steps", 7),
     ],
 )
 def test_what_cannot_change_the_result_parts_no_group(make_run, path, value):
@@ -50,6 +52,13 @@ def test_everything_else_does(make_run, path, value):
     (task,) = tasks(make_run("a"), make_run("b", {path: value}, seed=1))
     assert task.paths == [path]
     assert value in [group.values[path] for group in task.groups]
+
+
+@pytest.mark.parametrize("path", ["task.gate.episodes", "eval.interval_steps"])
+def test_where_a_training_ends_at_its_gate_the_gate_counts(make_run, path):
+    stops = {"eval.stop_at_gate": True}
+    (task,) = tasks(make_run("a", stops), make_run("b", {**stops, path: 7}, seed=1), make_run("c", seed=1))
+    assert len(task.groups) == 3
 
 
 def test_a_term_that_is_missing_is_one_path(make_run):

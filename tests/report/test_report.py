@@ -19,6 +19,7 @@ from support import child, chromium
 from ksim.errors import KsimError
 from ksim.report import __main__ as report
 from ksim.report import stats
+from ksim.store.status import StatusFile
 
 RATES = (3e-4, 1e-3)
 RETURNS = {3e-4: [10.0, 11.0, 15.0], 1e-3: [20.0, 21.0, 22.5]}
@@ -290,3 +291,19 @@ def test_chromium_tells_of_errors(tmp_path):
     assert len(seen.errors) == 3 and len(seen.requests) == 2
     for part in ("ERR_FILE_NOT_FOUND", "said", "nothing is not defined"):
         assert any(part in error for error in seen.errors)
+
+
+def test_the_share_of_seeds_that_pass_the_gate_is_shown(make_run, tmp_path, capsys):
+    for seed in range(3):
+        run = make_run(f"runs/{seed}", seed=seed, final={"return": 3.0})
+        gate = {"created_at": "2026-01-01", "engine": {"engine": "auto"}, "step": 3000, "overrides": []}
+        (run.eval / "final" / "gate.json").write_text(json.dumps(gate | {"passed": seed > 0}))
+        with StatusFile(run.status_path) as status:
+            if seed == 2:
+                status.passed(3000, 12.0)
+    report.main([str(tmp_path / "runs")])
+    printed = capsys.readouterr().out
+    assert "pass the gate" in printed and re.search(r"2 of 3\s*│\s*$", printed, re.MULTILINE)
+    html = (tmp_path / "runs" / "report" / "report.html").read_text()
+    assert "Pass the gate" in html and "2 of 3" in html
+    assert re.search(r'Env steps to the gate.*<td class="n">3,000</td><td class="n">12</td>', html, re.DOTALL)

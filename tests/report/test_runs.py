@@ -5,12 +5,15 @@ import os
 import shutil
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from ksim.config.compose import conf_dir
 from ksim.errors import ConfigError
 from ksim.report import runs
+from ksim.store.run_dir import RunDir
+from ksim.store.status import StatusFile
 
 
 def found(*folders: Path) -> list[str]:
@@ -187,3 +190,35 @@ def test_a_folder_that_cannot_be_read(make_run, tmp_path, monkeypatch):
     told: list[str] = []
     assert [path.parent.name for path in runs.find([tmp_path / "runs"], told.append)] == ["a"]
     assert told == [f"{tmp_path}/runs/b cannot be read: Permission denied"]
+
+
+def gate_json(run: RunDir, name: str, when: str, passed: bool, **about: Any) -> None:
+    """What an evaluation with `gate=true` leaves of the gate."""
+    found = {"created_at": when, "engine": {"engine": "auto"}, "step": 3000, "overrides": [], "passed": passed}
+    folder = run.eval / name
+    folder.mkdir(parents=True)
+    (folder / "gate.json").write_text(json.dumps(found | about))
+
+
+def test_a_run_passes_its_gate_as_the_newest_evaluation_of_its_last_policy_says(make_run):
+    run = make_run("r", final={"return": 3.0})
+    assert runs.read(run.path).passes_gate is None
+    gate_json(run, "a", "2026-01-01T10:00:00+00:00", True)
+    assert runs.read(run.path).passes_gate is True
+    gate_json(run, "b", "2026-01-01T11:00:00+00:00", False)
+    gate_json(run, "of_an_older_policy", "2026-01-01T12:00:00+00:00", True, step=2000)
+    gate_json(run, "of_another_task", "2026-01-01T12:00:00+00:00", True, overrides=["task.events.push=null"])
+    gate_json(run, "on_another_engine", "2026-01-01T12:00:00+00:00", True, engine={"engine": "mjx"})
+    found = runs.read(run.path)
+    assert found.passes_gate is False and found.numbers["gate/passed"] == 0.0 and not found.remarks
+    (run.eval / "b" / "gate.json").write_text("{}")
+    damaged = runs.read(run.path)
+    assert damaged.passes_gate is True and "gate.json cannot be read" in damaged.remarks[0]
+
+
+def test_a_training_that_ended_at_its_gate_passes_it_and_knows_its_time(make_run):
+    run = make_run("r")
+    with StatusFile(run.status_path) as status:
+        status.passed(3000, 12.5)
+    numbers = runs.read(run.path).numbers
+    assert (numbers["gate/passed"], numbers["gate/step"], numbers["gate/time_s"]) == (1.0, 3000.0, 12.5)

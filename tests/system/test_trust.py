@@ -1,5 +1,6 @@
 """Configs of other people's runs: no code of theirs is run, or imported, unless the user says so."""
 
+import contextlib
 import copy
 import dataclasses
 import os
@@ -112,6 +113,30 @@ def test_wherever_it_is_hidden(run, cartpole_cfg):
         run.config_path.write_text(yaml.safe_dump(changed))
         with pytest.raises(ConfigError, match=r"evil.*trust="):
             load_frozen(run.config_path)
+    assert not Path("imported").exists()
+
+
+@pytest.mark.parametrize(
+    ("override", "refused"),
+    [
+        ("++task.rewards.x={_target_: evil.term, weight: 1}", True),
+        ("++task.rewards.x._target_=evil.term", True),
+        ("++task.rewards.x={'_target_': 'evil.term'}", True),
+        ("++task.rewards.x={_target_: ksim.mdp.rewards.jnp.save}", True),
+        ("task.rewards.upright.weight=${oc.env:HOME}", True),
+        (
+            "++task.events.push={_target_: ksim.mdp.events.push, mode: interval, interval_range_s: [3, 6], speed: 1}",
+            False,
+        ),
+    ],
+)
+def test_in_an_override_of_a_gate_too(run, cartpole_cfg, override, refused):
+    write(run, cartpole_cfg)
+    plain = yaml.safe_load(run.config_path.read_bytes())
+    plain["task"]["gate"]["conditions"]["bad"] = {"overrides": [override], "bounds": {"falls": {"at_most": 0}}}
+    run.config_path.write_text(yaml.safe_dump(plain))
+    with pytest.raises(ConfigError, match="write trust=true") if refused else contextlib.nullcontext():
+        load_frozen(run.config_path)
     assert not Path("imported").exists()
 
 
