@@ -1,11 +1,14 @@
 """Signed permutations, and which values of a robot mirror into each other."""
 
+from types import SimpleNamespace
+
 import jax.numpy as jnp
 import numpy as np
 from support.terms import context, simulation
 
 from ksim.envs import mirror
 from ksim.mdp import observations
+from ksim.robots.robot import Mirror
 
 
 def test_vectors(kbot):
@@ -30,6 +33,13 @@ def test_joints_swap_sides(kbot):
         x = jnp.arange(1.0, len(joints) + 1)
         np.testing.assert_array_equal(permutation(permutation(x)), x)
     assert mirror.of_joints(kbot, np.array([3, 4])) is None
+
+
+def test_each_joint_has_its_own_sign():
+    """All of K-Bot's are -1: of a robot with both, any of its joints in any order."""
+    signs = Mirror(joint_index_u=np.array([1, 0, 2, 4, 3]), joint_sign_u=np.array([1.0, 1.0, -1.0, -1.0, -1.0]))
+    permutation = mirror.of_joints(SimpleNamespace(robot=SimpleNamespace(mirror=signs)), np.array([2, 4, 1, 0, 3]))
+    assert permutation(np.array([1.0, 2.0, 3.0, 4.0, 5.0])).tolist() == [-1.0, -5.0, 4.0, 3.0, -2.0]
 
 
 def test_a_robot_whose_mirror_map_leaves_joints_out(cartpole):

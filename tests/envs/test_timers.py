@@ -44,6 +44,14 @@ def test_draws_stay_between_what_the_ends_take(range_s, dt):
     assert set(range(low, high)) <= set(drawn) <= set(range(low, high + 1))  # an end that is a half has no share
 
 
+@pytest.mark.parametrize(("range_s", "expected"), [((0.0, 0.0), {1}), ((0.0, 0.004), {1}), ((0.0, 0.04), {1, 2})])
+def test_what_repeats_takes_a_step_at_least(range_s, expected):
+    """Else a command, say, would be drawn anew at no time at all."""
+    keys = jax.random.split(jax.random.key(0), 200)
+    drawn = jax.vmap(lambda key: draw_steps(key, range_s, 0.02))(keys)
+    assert set(np.asarray(drawn).tolist()) == expected
+
+
 def test_an_observation_of_one_and_a_half_steps_is_two_steps_old():
     """0.075 / 0.05 is 1.4999999999999998 in Python and 1.5 in float32."""
     cfg, line, seen = DelayCfg(range_s=(0.075, 0.075)), None, []

@@ -94,10 +94,13 @@ def test_groups_are_sorted_by_what_differs(make_run):
 
 
 def test_tasks_are_apart(make_run):
-    found = tasks(make_run("a"), make_run("b", {"name": "other"}), make_run("c", {"name": "other"}, seed=1))
+    """And in the order of their names, as people count."""
+    names = ["other10", "cartpole_balance", "other9", "other10"]
+    found = tasks(*(make_run(str(i), {"name": name}, seed=i) for i, name in enumerate(names)))
     assert [(task.name, len(task.groups), task.paths) for task in found] == [
         ("cartpole_balance", 1, []),
-        ("other", 1, []),
+        ("other9", 1, []),
+        ("other10", 1, []),
     ]
 
 
