@@ -100,6 +100,8 @@ class Browser:
             page.call(f"{domain}.enable")
         page.call("Page.navigate", url=url)
         self._tools.wait_for(session, "Page.loadEventFired")
+        page.evaluate("null")  # what was asked for until now has then been told
+        page.call("Network.disable")  # else each frame of a WebSocket is
         return page
 
     def close(self) -> None:
@@ -193,9 +195,10 @@ class Page:
         return found
 
     def requests(self) -> list[str]:
-        """URLs that it asked for, itself among them, up to their 80th character."""
+        """URLs that it asked for, itself among them, and, once it had loaded, resources; up to their 80th character."""
+        since = self.evaluate("performance.getEntriesByType('resource').map(entry => entry.name)")
         sent = [params for method, params in self._events() if method == "Network.requestWillBeSent"]
-        return [params["request"]["url"][:80] for params in sent]
+        return [url[:80] for url in dict.fromkeys([params["request"]["url"] for params in sent] + since)]
 
     def _events(self) -> list[tuple[str, dict[str, Any]]]:
         return [(e["method"], e["params"]) for e in self.tools.events if e.get("sessionId") == self.session]

@@ -27,6 +27,7 @@ from ksim.policies.load import Trained
 from ksim.rl import Normal, Policy
 from ksim.viz.viewer.config import InteractiveVisualizerConfig
 from ksim.viz.viewer.simulation import Simulation
+from ksim.viz.viewer.web.scene import Pull
 from ksim.viz.viewer.web.viewer import WebViewer
 
 pytestmark = [
@@ -127,8 +128,13 @@ def page(opened, viewer) -> Iterator[chromium.Page]:
     sim.release()
     sim.keyframe("home")
     yield opened
-    assert opened.errors() == []
+    assert complaints(opened) == []
     assert sim.error is None
+
+
+def complaints(page: chromium.Page) -> list[str]:
+    """What the console shows; the one about a listener is viser's own, at a drag, and without consequence."""
+    return [error for error in page.errors() if "preventDefault inside passive event listener" not in error]
 
 
 def until(condition, timeout: float = 120.0) -> None:
@@ -152,9 +158,9 @@ def orange(pixels: np.ndarray) -> int:
     return int(((r > 180) & (r - g > 40) & (g - b > 40)).sum())
 
 
-def middle(page: chromium.Page) -> tuple[float, float]:
-    """Where the camera looks: the robot's waist."""
-    return page.evaluate("window.innerWidth") / 2, page.evaluate("window.innerHeight") / 2
+def torso(page: chromium.Page) -> tuple[float, float]:
+    """A place on the robot's torso: above the middle, where the camera looks."""
+    return page.evaluate("window.innerWidth") / 2, page.evaluate("window.innerHeight") * 0.37
 
 
 def test_the_robot_is_seen_where_it_is(page, viewer):
@@ -256,7 +262,7 @@ def test_a_dragged_body_is_pulled_towards_the_mouse_and_then_let_go(page, viewer
     sim = viewer.simulation
     base, pulled = sim.env.scene.base_qpos_adr, []
     sim.paused = False
-    x, y = middle(page)
+    x, y = torso(page)
     before = np.array(sim.pose.qpos[0][base : base + 2])
     dragging = threading.Thread(target=page.drag, args=((x, y), (x - 250, y)), kwargs={"hold_s": 1.5})
     dragging.start()
@@ -306,9 +312,10 @@ def test_the_other_tabs_and_a_film(page, viewer):
     )
     page.click(page.place("Look"))
     page.wait_until("document.body.innerText.includes('contact forces')")
+    boxes = "[...document.querySelectorAll('input[type=checkbox]')].map(e => e.getBoundingClientRect())"
+    box_x = page.evaluate(f"{boxes}.find(box => box.width > 0).x") + 5
     for label in ("contact forces", "target pose"):
-        y = page.place(label)[1]
-        page.click((page.evaluate("document.querySelector('input[type=checkbox]').getBoundingClientRect().x") + 5, y))
+        page.click((box_x, page.place(label)[1]))
     until(lambda: {type(marker) for marker in viewer._looking.markers()} == {Arrow, Ghost})
     page.click(page.place("Record"))
     page.wait_until("document.body.innerText.includes('Stop and save')")
@@ -320,6 +327,40 @@ def test_the_other_tabs_and_a_film(page, viewer):
     frames = imageio.imread(film, plugin="FFMPEG")
     assert len(frames) >= 12 and frames[0].std() > 10
     page.click(page.place("Drive"))
+
+
+def test_envs_stand_side_by_side_and_the_one_that_is_pulled_is_taken_in_hand(page, viewer):
+    sim, scene, base = viewer.simulation, viewer._scene, viewer.simulation.env.scene.robot.base_body
+    body = sim.model.body(base).id
+    viewer._looking._count.value = 2
+    viewer._asked.put(lambda: None)
+    until(lambda: len(scene._robots) == 2)
+    first, second = (np.array(robot._frames[body].position) for robot in scene._robots)
+    at = [np.array(sim.pose.qpos[env][:3]) for env in (0, 1)]
+    np.testing.assert_allclose(second - first, scene._offset_R3[1] + at[1] - at[0], atol=1e-5)
+    assert np.linalg.norm(scene._offset_R3[1]) > 1.0
+    scene.on_pull(Pull(1, body, at[1], at[1] + [0.2, 0.0, 0.0]))
+    until(lambda: sim.selected == 1 and sim.pose.pull[1].any() and not sim.pose.pull[0].any())
+    scene.on_pull(None)
+    until(lambda: not sim.pose.pull.any())
+    viewer._looking._count.value = 1
+    viewer._asked.put(lambda: None)
+    until(lambda: not scene._robots[1]._root.visible)
+
+
+def test_a_twin_with_the_same_policy_does_the_same(page, viewer):
+    sim = viewer.simulation
+    sim.use("100")
+    same, other = sim.twin(sim.checkpoints.load("100")), sim.twin(sim.checkpoints.load("200"))
+    before = np.array(sim.pose.qpos)
+    for _ in range(3):
+        same.step()
+        other.step()
+    np.testing.assert_array_equal(sim.pose.qpos, before)
+    for _ in range(3):
+        sim.step()
+    np.testing.assert_array_equal(same.pose.qpos, sim.pose.qpos)
+    assert np.abs(other.pose.qpos - sim.pose.qpos).max() > 1e-3
 
 
 def test_what_a_term_raises_is_shown_and_pauses(page, viewer, monkeypatch):
@@ -346,12 +387,12 @@ def test_two_browsers_and_one_that_drops_out_while_it_drags(page, viewer, tmp_pa
         other.click(other.place("Resume"))
         page.wait_until("document.body.innerText.includes('Pause')")
         assert not sim.paused
-        x, y = middle(other)
+        x, y = torso(other)
         for kind, at in (("mousePressed", x), *(("mouseMoved", x - 20 * i) for i in range(1, 10))):
             other._mouse(kind, at, y)
             time.sleep(0.05)
         until(lambda: bool(sim.pose.pull.any()))
-        assert other.errors() == []
+        assert complaints(other) == []
     until(lambda: not sim.pose.pull.any())
     page.click(page.place("Pause"))
     until(lambda: sim.paused)
@@ -394,7 +435,7 @@ def test_closing_it_leaves_no_process(sent, browser):
     page = browser.open(said.split()[1])
     page.wait_until("document.body.innerText.includes('Reset')", 120)
     server.send_signal(sent)
-    server.wait(60)
+    server.wait(180)  # it may compile its first step, which takes no signal
     until(lambda: not is_anybody_left(server.pid))
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", port), timeout=5)

@@ -7,15 +7,9 @@ from ksim.envs.markers import Rgba
 
 
 class Batch:
-    """Any number of copies of a mesh in one colour, none to begin with.
+    """Any number of copies of a mesh in one colour, none to begin with; they cast no shadow."""
 
-    Attributes:
-        handle: viser's, to attach what the mouse does to.
-    """
-
-    def __init__(
-        self, server: viser.ViserServer, name: str, vertices: np.ndarray, faces: np.ndarray, rgba: Rgba, *, shadow: bool
-    ):
+    def __init__(self, server: viser.ViserServer, name: str, vertices: np.ndarray, faces: np.ndarray, rgba: Rgba):
         """Send the mesh to the page.
 
         Args:
@@ -23,9 +17,8 @@ class Batch:
             name: of the node in the scene's tree.
             vertices, faces: (V, 3), (F, 3) the mesh.
             rgba: the colour, each from 0 to 1.
-            shadow: whether it casts one.
         """
-        self.handle = server.scene.add_batched_meshes_simple(
+        self._handle = server.scene.add_batched_meshes_simple(
             name,
             vertices,
             faces,
@@ -35,18 +28,22 @@ class Batch:
             batched_colors=_linear(rgba),
             opacity=None if rgba[3] >= 1.0 else rgba[3],
             lod="off",  # what is simplified from afar flickers when it moves
-            cast_shadow=shadow,
+            cast_shadow=False,
             visible=False,
         )
+
+    def remove(self) -> None:
+        """Take it from the page."""
+        self._handle.remove()
 
     def place(self, pos_N3: np.ndarray, wxyz_N4: np.ndarray, scale_N3: np.ndarray | None = None) -> None:
         """Show so many copies: positions in m, orientations, and factors of their size along their own axes."""
         if len(pos_N3):
-            self.handle.batched_positions = pos_N3.astype(np.float32)
-            self.handle.batched_wxyzs = wxyz_N4.astype(np.float32)
+            self._handle.batched_positions = pos_N3.astype(np.float32)
+            self._handle.batched_wxyzs = wxyz_N4.astype(np.float32)
             scale_N3 = np.ones_like(pos_N3) if scale_N3 is None else scale_N3
-            self.handle.batched_scales = scale_N3.astype(np.float32)
-        self.handle.visible = len(pos_N3) > 0
+            self._handle.batched_scales = scale_N3.astype(np.float32)
+        self._handle.visible = len(pos_N3) > 0
 
 
 def _linear(rgba: Rgba) -> tuple[int, int, int]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import mujoco
 import numpy as np
@@ -11,7 +12,8 @@ import viser
 from ksim.envs.markers import Marker, Rgba
 from ksim.viz.markers import ARROW, CAPSULE, SPHERE, pack, pack_ghosts
 from ksim.viz.viewer.web.batch import Batch
-from ksim.viz.viewer.web.meshes import Look, floors, looks
+from ksim.viz.viewer.web.figure import Figure
+from ksim.viz.viewer.web.meshes import floors, looks
 
 _ROOT = "/world"  # what moves past the camera while it follows a robot
 _NEAR = 1.5  # between robots side by side, in largest extents of one
@@ -58,18 +60,14 @@ class WebScene:
         self._server = server
         self._tracked = None if tracked is None else model.body(tracked).id
         self._data = mujoco.MjData(model)
-        self._looks = looks(model)
         self._root = server.scene.add_frame(_ROOT, show_axes=False)
         self._offset_R3 = np.zeros((0, 3))
-        fixed = _bodies(server, "fixed", [look for look in self._looks if look.body == 0])
-        for _, batch in fixed:
-            batch.place(np.zeros((1, 3)), np.eye(4)[:1])
-        moving = [look for look in self._looks if look.body != 0]
-        self._robots = _bodies(server, "robots", moving)
-        self._ghosts: dict[Rgba, list[tuple[int, Batch]]] = {}
+        found = looks(model)
+        Figure(server, f"{_ROOT}/fixed", [look for look in found if look.body == 0])
+        self._moving = [look for look in found if look.body != 0]
+        self._robots: list[Figure] = []
+        self._ghosts: dict[Rgba, list[Figure]] = {}
         self._markers: dict[tuple[str, Rgba], Batch] = {}
-        for body, batch in self._robots:
-            self._let_pull(body, batch)
         for geom in floors(model):
             self._add_floor(geom)
 
@@ -89,7 +87,10 @@ class WebScene:
             if follow is not None and self._tracked is not None:
                 x, y, _ = pos_RB3[follow, self._tracked] + offset_R3[follow]
                 self._root.position = (-x, -y, 0.0)
-            _place(self._robots, pos_RB3 + offset_R3[:, None], wxyz_RB4)
+            for i, (pos_B3, wxyz_B4) in enumerate(zip(pos_RB3 + offset_R3[:, None], wxyz_RB4, strict=True)):
+                self._robot(i).place(pos_B3, wxyz_B4)
+            for robot in self._robots[len(qpos_Rq) :]:
+                robot.hide()
             self._show_ghosts(ghosts, offset_R3)
             rows[:, 2:5] += offset_R3[rows[:, 0].astype(int)]
             rows[:, 5:8] += offset_R3[rows[:, 0].astype(int)]
@@ -112,13 +113,18 @@ class WebScene:
     def _show_ghosts(self, rows: np.ndarray, offset_R3: np.ndarray) -> None:
         pos_NB3, wxyz_NB4 = self._poses(rows[:, 5:])
         pos_NB3 += offset_R3[rows[:, 0].astype(int), None]
-        rgbas = [_rounded(row[1:5]) for row in rows]
-        for rgba in dict.fromkeys([*self._ghosts, *rgbas]):
-            if rgba not in self._ghosts:
-                moving = [look for look in self._looks if look.body != 0]
-                self._ghosts[rgba] = _bodies(self._server, f"ghosts/{len(self._ghosts)}", moving, rgba)
-            its = np.array([other == rgba for other in rgbas], dtype=bool)
-            _place(self._ghosts[rgba], pos_NB3[its], wxyz_NB4[its])
+        seen: dict[Rgba, int] = dict.fromkeys(self._ghosts, 0)
+        for row, pos_B3, wxyz_B4 in zip(rows, pos_NB3, wxyz_NB4, strict=True):
+            rgba = _rounded(row[1:5])
+            figures, number = self._ghosts.setdefault(rgba, []), seen.get(rgba, 0)
+            if number == len(figures):
+                name = f"{_ROOT}/ghosts/{list(self._ghosts).index(rgba)}_{number}"
+                figures.append(Figure(self._server, name, self._moving, rgba))
+            figures[number].place(pos_B3, wxyz_B4)
+            seen[rgba] = number + 1
+        for rgba, figures in self._ghosts.items():
+            for figure in figures[seen[rgba] :]:
+                figure.hide()
 
     def _show_markers(self, rows: np.ndarray) -> None:
         shapes: dict[tuple[str, Rgba], list[np.ndarray]] = {}
@@ -130,22 +136,26 @@ class WebScene:
                 shape, rgba = key
                 name = f"{_ROOT}/markers/{shape}/{'_'.join(f'{c:.2f}' for c in rgba)}"
                 mesh = _UNIT[shape]
-                self._markers[key] = Batch(self._server, name, mesh.vertices, mesh.faces, rgba, shadow=False)
+                self._markers[key] = Batch(self._server, name, mesh.vertices, mesh.faces, rgba)
             placed_N10 = np.array(shapes.get(key, [])).reshape(-1, 10)
             self._markers[key].place(placed_N10[:, :3], placed_N10[:, 3:7], placed_N10[:, 7:])
             if key not in shapes and len(self._markers) > _MAX_KINDS:
-                self._markers.pop(key).handle.remove()
+                self._markers.pop(key).remove()
 
-    def _let_pull(self, body: int, batch: Batch) -> None:
-        @batch.handle.on_drag("left")
-        async def _(event: viser.SceneNodeDragEvent) -> None:  # not in a thread: start, updates and end in their order
-            robot = event.instance_index or 0
-            if event.phase == "end" or robot >= len(self._offset_R3):
-                self.on_pull(None)
-                return
-            origin = self.offset(robot)
-            grabbed, target = np.array(event.start_position) - origin, np.array(event.end_position) - origin
-            self.on_pull(Pull(robot, body, grabbed, target))
+    def _robot(self, index: int) -> Figure:
+        """A robot of those side by side, sent to the page when it is first needed."""
+        for new in range(len(self._robots), index + 1):
+            name = f"{_ROOT}/robots/{new}"
+            self._robots.append(Figure(self._server, name, self._moving, on_drag=partial(self._dragged, new)))
+        return self._robots[index]
+
+    def _dragged(self, robot: int, body: int, event: viser.SceneNodeDragEvent) -> None:
+        if event.phase == "end" or robot >= len(self._offset_R3):
+            self.on_pull(None)
+            return
+        origin = self.offset(robot)
+        grabbed, target = np.array(event.start_position) - origin, np.array(event.end_position) - origin
+        self.on_pull(Pull(robot, body, grabbed, target))
 
     def _add_floor(self, geom: int) -> None:
         model = self.model
@@ -170,31 +180,6 @@ class WebScene:
             wxyz=wxyz,
             position=data.geom_xpos[geom],
         )
-
-
-def _bodies(
-    server: viser.ViserServer, folder: str, what: Sequence[Look], rgba: Rgba | None = None
-) -> list[tuple[int, Batch]]:
-    """A batch for each look, with the body that it belongs to; `rgba` is for those that are ghosts."""
-    return [
-        (
-            look.body,
-            Batch(
-                server,
-                f"{_ROOT}/{folder}/{i}",
-                look.vertices,
-                look.faces,
-                rgba or look.rgba,
-                shadow=rgba is None,
-            ),
-        )
-        for i, look in enumerate(what)
-    ]
-
-
-def _place(bodies: Sequence[tuple[int, Batch]], pos_NB3: np.ndarray, wxyz_NB4: np.ndarray) -> None:
-    for body, batch in bodies:
-        batch.place(pos_NB3[:, body], wxyz_NB4[:, body])
 
 
 def _side_by_side(count: int, gap: float) -> np.ndarray:
