@@ -8,7 +8,6 @@ os.environ["PJRT_NPROC"] = "8"
 
 import jax
 import pytest
-from support.programs import compiled_once
 from support.selection import pytest_collection_modifyitems  # noqa: F401
 
 from ksim.config.compose import compose
@@ -48,9 +47,8 @@ def _own_working_directory(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="module", autouse=True)
 def _forget_programs():
-    """Trainings of one module share their programs. To the next module they are of no use, and take gigabytes."""
-    with compiled_once():
-        yield
+    """Compiled programs of one module are of no use to the next: together they would take gigabytes."""
+    yield
     jax.clear_caches()
 
 

@@ -10,8 +10,6 @@ from ksim import bench
 from ksim.diagnostics import manager_times
 from ksim.errors import ConfigError
 
-pytestmark = pytest.mark.slow  # it measures
-
 
 def test_it_prints_two_tables_and_writes_them_as_json(tmp_path, capsys):
     cache = jax.config.jax_enable_compilation_cache

@@ -27,8 +27,6 @@ from ksim.store.run_dir import RunDir
 from ksim.system import trust
 from ksim.training.loop import train
 
-pytestmark = pytest.mark.slow  # trainings
-
 REPO = Path(__file__).resolve().parent.parent
 SMALL = """
 task=cartpole_balance physics=mujoco algo.num_envs=16 algo.num_env_states_per_minibatch=32 algo.num_minibatches=2

@@ -37,8 +37,6 @@ from ksim.store.run_dir import RunDir
 from ksim.training.experiment import build
 from ksim.viz.page import knows, make, npm
 
-pytestmark = pytest.mark.slow  # trainings, and graphs of their policies
-
 DEPLOY = Path(__file__).resolve().parent / "deploy"
 STANDING = DEPLOY / "kbot_standing.onnx"
 MJCF = {name: Path(loader.__file__).parent / name / f"{name}.xml" for name in ("kbot", "cartpole")}

@@ -7,11 +7,10 @@ from support import child
 
 _PICTURES = {"matplotlib", "imageio", "OpenGL", "viser", "ksim.viz", "mujoco.renderer", "mujoco.viewer"}
 _LOGGING = {"wandb", "tensorboardX"}
-_MJX = {"mujoco.mjx"}  # what C MuJoCo does without
 _ABSENT = {
     "ksim": {"jax", "numpy", "mujoco", "hydra", "equinox", "submitit"} | _PICTURES | _LOGGING,
-    "ksim.run": {"submitit", "optax", "scipy.stats"} | _MJX | _PICTURES | _LOGGING,
-    "ksim.eval": {"submitit", "scipy.stats", "imageio", "OpenGL", "viser"} | _MJX | _LOGGING,
+    "ksim.run": {"submitit", "optax", "scipy.stats"} | _PICTURES | _LOGGING,
+    "ksim.eval": {"submitit", "scipy.stats", "imageio", "OpenGL", "viser"} | _LOGGING,
     "ksim.view": {"submitit", "scipy.stats", "imageio", "OpenGL", "viser", "mujoco.viewer"} | _LOGGING,
     "ksim.viz.viewer.plot_worker": {"jax", "mujoco", "hydra"} | _LOGGING,
     "ksim.report": {"jax", "mujoco", "hydra", "equinox", "submitit"} | _LOGGING,

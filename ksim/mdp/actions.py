@@ -4,12 +4,15 @@ An action term is a function of the scene that returns a `JointAction`: which jo
 from action to control. The actuator itself (PD gains, torque limit) is MuJoCo's, from the robot's table.
 """
 
+import dataclasses
+
 import numpy as np
 
 from ksim.envs.joint_action import JointAction
 from ksim.envs.scene import Scene
 from ksim.envs.traits import term
-from ksim.mdp.quantities import per_joint
+from ksim.mdp.gait import SteppingAction, lifts
+from ksim.mdp.quantities import Length, metres, per_joint
 from ksim.robots.actuators import Control
 from ksim.robots.parts import Joints
 
@@ -37,6 +40,37 @@ def joint_position(
     middle, half = _range(scene, ids)
     lower, upper = middle - soft_limit * half, middle + soft_limit * half
     return JointAction("position", ids, scale_a, scene.home_joint_pos[ids], lower, upper)
+
+
+@term(actuated=True)
+def stepping_joint_position(
+    scene: Scene,
+    *,
+    clock: str,
+    sensor: str,
+    height: Length,
+    joints: Joints = ".*",
+    scale: Scale = 0.5,
+    scale_by_strength: bool = False,
+    stance: float = 0.5,
+    offsets: tuple[float, ...] | None = None,
+) -> JointAction:
+    """`joint_position` about a robot that steps in place: targets of a zero action lift each foot when a gait's clock
+    says so, and stay home while the clock is stopped. What a policy adds keeps the balance and goes somewhere.
+
+    Args:
+        scene: the task's scene.
+        clock: name of a command `gait_clock`.
+        sensor: name of a contact sensor, an element for each foot; how joints lift it is found when the task is built.
+        height: of a foot in the middle of its swing, m.
+        joints, scale, scale_by_strength: as for `joint_position`.
+        stance: share of the gait's period in which a foot is on the ground.
+        offsets: by how much each foot is ahead of the clock, in periods; None: evenly spread.
+    """
+    plain = joint_position(scene, joints=joints, scale=scale, scale_by_strength=scale_by_strength)
+    lift_a = lifts(scene, sensor, plain.joints_a, metres(scene, height)).T
+    fields = {f.name: getattr(plain, f.name) for f in dataclasses.fields(plain)}
+    return SteppingAction(**fields, lift_a=lift_a, clock=clock, stance=stance, offsets=offsets)
 
 
 @term(actuated=True)

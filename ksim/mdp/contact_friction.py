@@ -1,7 +1,7 @@
 """Whether the friction of geoms shows in their contacts.
 
 Of two geoms in contact, MuJoCo takes the friction of the one with the higher `priority`; of two with the same, the
-larger friction. A contact pair that is written in the MJCF has a friction of its own, whatever that of its geoms.
+larger friction. A contact pair that is written in the MJCF has a friction of its own.
 """
 
 import mujoco
@@ -22,7 +22,7 @@ def check_friction_counts(model: mujoco.MjModel, geoms: np.ndarray, lowest: np.n
         ConfigError: naming the geoms, and what to write.
     """
     masters: set[int] = set()
-    has_say = len(pairs_of(model, geoms)) > 0  # their friction is changed, too
+    has_say = False
     for i, geom in enumerate(geoms):
         others = _touchable(model, geom)
         ahead = model.geom_priority[others] - model.geom_priority[geom]
@@ -38,11 +38,6 @@ def check_friction_counts(model: mujoco.MjModel, geoms: np.ndarray, lowest: np.n
             f" {', '.join(sorted(_name(model, i) for i in masters))} instead"
         )
     raise ConfigError("geoms: none of them touches anything: they do not collide")
-
-
-def pairs_of(model: mujoco.MjModel, geoms: np.ndarray) -> np.ndarray:
-    """Ids of the contact pairs of the MJCF that one of the geoms belongs to."""
-    return np.flatnonzero(np.isin(model.pair_geom1, geoms) | np.isin(model.pair_geom2, geoms))
 
 
 def _check_larger_frictions(model: mujoco.MjModel, geom: int, lowest: float, rivals: np.ndarray) -> None:
@@ -62,13 +57,9 @@ def _check_larger_frictions(model: mujoco.MjModel, geom: int, lowest: float, riv
 
 
 def _touchable(model: mujoco.MjModel, geom: int) -> np.ndarray:
-    """Ids of the geoms of other bodies that one may collide with by their contact bits; without those in a pair with
-    it.
-    """
+    """Ids of the geoms of other bodies that one may collide with, by their contact bits."""
     meets = (model.geom_contype[geom] & model.geom_conaffinity) | (model.geom_conaffinity[geom] & model.geom_contype)
-    pairs = pairs_of(model, np.array([geom]))
-    paired = np.concatenate([model.pair_geom1[pairs], model.pair_geom2[pairs]])
-    return np.setdiff1d(np.flatnonzero((meets != 0) & (model.geom_bodyid != model.geom_bodyid[geom])), paired)
+    return np.flatnonzero((meets != 0) & (model.geom_bodyid != model.geom_bodyid[geom]))
 
 
 def _is_fixed(model: mujoco.MjModel, geoms: np.ndarray | int) -> np.ndarray:

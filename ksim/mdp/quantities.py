@@ -134,7 +134,7 @@ def contact_points(ctx: Context, sensor: str) -> tuple[Float[Array, "n 3"], Floa
     """
     points, velocities = [], []
     ctx.contact(sensor)  # says so if there is none
-    for geoms in _geoms_of_each(ctx.scene, sensor):
+    for geoms in geoms_of_each(ctx.scene, sensor):
         bodies = ctx.scene.model.geom_bodyid[geoms]
         points.append(jnp.mean(ctx.geom_xpos[geoms], axis=0))
         velocities.append(jnp.mean(ctx.point_lin_vel(bodies, ctx.geom_xpos[geoms]), axis=0))
@@ -146,7 +146,7 @@ def home_heights(scene: Scene, sensor: str) -> Float[np.ndarray, " n"]:
     data = mujoco.MjData(scene.model)
     data.qpos = scene.home_qpos
     mujoco.mj_kinematics(scene.model, data)
-    return np.array([data.geom_xpos[geoms, 2].mean() for geoms in _geoms_of_each(scene, sensor)])
+    return np.array([data.geom_xpos[geoms, 2].mean() for geoms in geoms_of_each(scene, sensor)])
 
 
 def lowest_points(ctx: Context, sensor: str) -> Float[Array, " n"]:
@@ -158,7 +158,7 @@ def lowest_points(ctx: Context, sensor: str) -> Float[Array, " n"]:
         ConfigError: the task has no such contact sensor.
     """
     ctx.contact(sensor)  # says so if there is none
-    elements = _geoms_of_each(ctx.scene, sensor)
+    elements = geoms_of_each(ctx.scene, sensor)
     return jnp.stack([jnp.min(jnp.stack([_lowest_point(ctx, geom) for geom in geoms])) for geoms in elements])
 
 
@@ -184,7 +184,7 @@ def _lowest_point(ctx: Context, geom: int) -> Float[Array, ""]:
     return centre - extent
 
 
-def _geoms_of_each(scene: Scene, sensor: str) -> list[np.ndarray]:
+def geoms_of_each(scene: Scene, sensor: str) -> list[np.ndarray]:
     """Ids of the geoms of each element of a contact sensor."""
     model = scene.model
     return [np.array([model.sensor(name).objid[0] for name in names]) for names in scene.contacts[sensor].sensors]

@@ -16,7 +16,7 @@ from ksim.envs.context import Context
 from ksim.envs.math import quat_from_euler, quat_multiply, rotate
 from ksim.envs.traits import term
 from ksim.errors import ConfigError
-from ksim.mdp.contact_friction import check_friction_counts, pairs_of
+from ksim.mdp.contact_friction import check_friction_counts
 from ksim.mdp.events import Writes
 from ksim.mdp.quantities import uniform
 from ksim.robots.parts import Bodies, Geoms, Joints, Sites
@@ -26,7 +26,7 @@ Operation = Literal["scale", "add", "set"]
 
 
 def friction(ctx: Context, key: PRNGKeyArray, *, geoms: Geoms, range: Range, operation: Operation = "scale") -> Writes:
-    """Sliding friction of geoms, and of the contact pairs of the MJCF that they belong to; one draw for all of them.
+    """Sliding friction of geoms, the same draw for all of them.
 
     Args:
         ctx: the env.
@@ -43,14 +43,8 @@ def friction(ctx: Context, key: PRNGKeyArray, *, geoms: Geoms, range: Range, ope
     compiled = _compiled(ctx, "geom_friction")[ids, 0]
     lowest = _lowest(operation, compiled, range) if _is_plain(range) else None
     check_friction_counts(ctx.scene.model, ids, lowest)
-    drawn = uniform(key, range, ())
-    value = _operate(operation, compiled, drawn, "the friction of a geom")
-    writes = {"geom_friction": ctx.model_field("geom_friction").at[ids, 0].set(value)}
-    pairs = pairs_of(ctx.scene.model, ids)
-    if len(pairs):
-        of_pairs = _operate(operation, _compiled(ctx, "pair_friction")[pairs, :2], drawn, "the friction of a pair")
-        writes["pair_friction"] = ctx.model_field("pair_friction").at[pairs, :2].set(of_pairs)
-    return writes
+    value = _operate(operation, compiled, uniform(key, range, ()), "the friction of a geom")
+    return {"geom_friction": ctx.model_field("geom_friction").at[ids, 0].set(value)}
 
 
 def gravity(ctx: Context, key: PRNGKeyArray, *, range: Range) -> Writes:

@@ -8,18 +8,12 @@ import mujoco
 
 from ksim.physics.base import Physics
 from ksim.physics.batch import BatchPhysics
+from ksim.physics.mjx import MjxPhysics
 from ksim.system import cpus
-
-
-def _mjx(model: mujoco.MjModel, fields: Sequence[str], threads: int | None) -> Physics:
-    from ksim.physics.mjx import MjxPhysics  # a slow start, which C MuJoCo does without
-
-    return MjxPhysics(model, fields)
-
 
 # By name, what builds an engine of a model, the derived fields that terms read, and the threads of `physics.threads`.
 ENGINES: Mapping[str, Callable[[mujoco.MjModel, Sequence[str], int | None], Physics]] = {
-    "mjx": _mjx,
+    "mjx": lambda model, fields, threads: MjxPhysics(model, fields),
     "mujoco": BatchPhysics,
 }
 

@@ -130,10 +130,9 @@ def _joints(env: Env) -> list[dict[str, Any]]:
 def _action(scene: Scene, term: Term, action: JointAction) -> dict[str, Any]:
     """The joints of an action term and the map from its elements to their targets."""
     values = {f.name.removesuffix("_a"): getattr(action, f.name) for f in dataclasses.fields(action)}
-    middle = "position" if action.relative else "offset"
     return {
         "name": term.name,
-        "law": f"target = clip({middle} + scale * action, lower, upper); all other joints: target = home",
+        "law": action.law,
         **values,
         "joints": [scene.joint_names[j] for j in action.joints_a],
         **dataclasses.asdict(term.settings, dict_factory=_without_none),

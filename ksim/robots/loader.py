@@ -65,7 +65,8 @@ def load(name: str, mjcf: str | None = None) -> Robot:
     mirror = None
     if table.mirror is not None:
         mirror = mirroring.mirror_map(table.mirror, joint_names, found.place)
-        mirroring.check(mirror, model, joint_names, home_qpos, base, is_floating_base, found.place)
+        if is_floating_base:
+            mirroring.check(mirror, model, joint_names, home_qpos, base, found.place)
     return Robot(
         name=folder.name,
         spec=spec,

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import mujoco
 import numpy as np
@@ -62,18 +61,11 @@ def _pairs(pattern: str, partner: str, joint_names: Sequence[str], place: str) -
 
 
 def check(
-    mirror: Mirror,
-    model: mujoco.MjModel,
-    joint_names: Sequence[str],
-    home_qpos: np.ndarray,
-    base: str,
-    is_floating_base: bool,
-    where: str,
+    mirror: Mirror, model: mujoco.MjModel, joint_names: Sequence[str], home_qpos: np.ndarray, base: str, where: str
 ) -> None:
     """Refuse a map that is not the robot's: in the home pose, the joints that it pairs are images of each other.
 
-    A floating base faces along its x axis: the images are those in its x-z plane. One that is fixed need not: any plane
-    does whose normal is an axis of the base, or leads from a joint to its image.
+    In the base's x-z plane, so of a floating base only: one that is fixed need not face along x.
 
     Args:
         mirror: the map.
@@ -81,7 +73,6 @@ def check(
         joint_names: the actuated joints, in the order of the controls.
         home_qpos: (nq,) the home pose.
         base: the base's body.
-        is_floating_base: whether it moves freely.
         where: the file, for messages.
 
     Raises:
@@ -94,47 +85,23 @@ def check(
     rotation = data.body(base).xmat.reshape(3, 3)
     anchor_u3 = (data.xanchor[ids] - data.body(base).xpos) @ rotation
     axis_u3 = data.xaxis[ids] @ rotation
+    home_u = home_qpos[model.jnt_qposadr[ids]]
+    size = float(np.linalg.norm(np.ptp(anchor_u3, axis=0)))
     is_slide_u = model.jnt_type[ids] == mujoco.mjtJoint.mjJNT_SLIDE
-    pose = _Pose(joint_names, home_qpos[model.jnt_qposadr[ids]], anchor_u3, axis_u3, is_slide_u)
-    normals = [np.array([0.0, 1.0, 0.0])]
-    if not is_floating_base:
-        anchor_u3 -= anchor_u3.mean(axis=0)  # a point of the plane, which need not go through the base
-        apart_u3 = anchor_u3 - anchor_u3[mirror.joint_index_u]
-        normals += [*np.eye(3)[[0, 2]], *(x / np.linalg.norm(x) for x in apart_u3 if np.any(x))]
-    faults = [_fault(mirror, pose, normal) for normal in normals]
-    if all(faults):
-        raise ConfigError(f"{where}: mirror.{faults[0]}")
-
-
-@dataclass(frozen=True)
-class _Pose:
-    """The actuated joints in the home pose, in the base's frame."""
-
-    names: Sequence[str]
-    home_u: np.ndarray
-    anchor_u3: np.ndarray
-    axis_u3: np.ndarray
-    is_slide_u: np.ndarray
-
-
-def _fault(mirror: Mirror, pose: _Pose, normal: np.ndarray) -> str:
-    """The first pair that are no images of each other in the plane of this normal, and why; empty where all are."""
-    reflection = np.eye(3) - 2.0 * np.outer(normal, normal)
-    size = float(np.linalg.norm(np.ptp(pose.anchor_u3, axis=0)))
     # The axis that a joint turns about is an axial vector, the one that it slides along a polar one.
-    image_u3 = pose.axis_u3 @ reflection * np.where(pose.is_slide_u[:, None], 1.0, -1.0)
+    image_u3 = axis_u3 * np.where(is_slide_u[:, None], [1.0, -1.0, 1.0], [-1.0, 1.0, -1.0])
     for u, (other, sign) in enumerate(zip(mirror.joint_index_u, mirror.joint_sign_u, strict=True)):
-        a, b = pose.names[u], pose.names[other]
-        place = f"{a}: in the home pose, "
-        home, home_other = pose.home_u[[u, other]]
-        if abs(home - sign * home_other) > _HOME_APART:
-            return f"{place}{a} is at {home:g} and {b} at {home_other:g}, no image with sign {sign:g}"
-        apart = float(np.linalg.norm(reflection @ pose.anchor_u3[u] - pose.anchor_u3[other]))
+        a, b = joint_names[u], joint_names[other]
+        place = f"{where}: mirror.{a}: in the home pose, "
+        if abs(home_u[u] - sign * home_u[other]) > _HOME_APART:
+            raise ConfigError(
+                f"{place}{a} is at {home_u[u]:g} and {b} at {home_u[other]:g}, no image with sign {sign:g}"
+            )
+        apart = float(np.linalg.norm(anchor_u3[u] * [1.0, -1.0, 1.0] - anchor_u3[other]))
         if apart > _APART * size:
-            return f"{place}the image of {a} is {apart:.3f} m away from {b}"
-        cosine = float(sign * image_u3[u] @ pose.axis_u3[other])
+            raise ConfigError(f"{place}the image of {a} is {apart:.3f} m away from {b}")
+        cosine = float(sign * image_u3[u] @ axis_u3[other])
         if cosine < -np.cos(_TURNED_RAD):
-            return f"{place}{a} and {b} turn the other way: the sign is {-sign:g}"
+            raise ConfigError(f"{place}{a} and {b} turn the other way: the sign is {-sign:g}")
         if cosine < np.cos(_TURNED_RAD):
-            return f"{place}the axis of {b} is {np.arccos(cosine):.2f} rad away from the image of {a}'s"
-    return ""
+            raise ConfigError(f"{place}the axis of {b} is {np.arccos(cosine):.2f} rad away from the image of {a}'s")

@@ -19,8 +19,6 @@ from ksim.physics import initial_state, make_physics
 from ksim.training.loop import train
 from ksim.training.resume import resumed_config
 
-pytestmark = pytest.mark.slow  # trainings
-
 # A cart and a pole so light that the motor, as strong, breaks the physics; with the compiled masses it does not.
 BREAKING = """
 task.actions.force={_target_:ksim.mdp.actions.joint_velocity,joints:slider,scale:3e9}

@@ -299,7 +299,6 @@ def test_times_of_a_sensor_that_keeps_none():
         make_env(cfg, "mujoco")
 
 
-@pytest.mark.slow
 def test_what_a_term_checks_as_it_runs_stays_its_own_error():
     """Not the task's mistake, but what `equinox.error_if` found in a value: it is not told as a mistake in a term."""
 

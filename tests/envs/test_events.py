@@ -101,7 +101,6 @@ def test_global_interval_events_fire_in_all_envs_at_once(play):
     assert set(gaps(fired)) <= {5, 6, 7, 8, 9, 10} and len(set(gaps(fired))) > 2
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("restarted", [0, 2])
 def test_global_events_fire_when_they_would_whoever_is_reset(restarted):
     counted = counting(4, mode="interval", interval_range_s=[0.1, 0.4], is_global=True)

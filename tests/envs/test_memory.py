@@ -48,7 +48,7 @@ class Wandering(eqx.Module):
         return {"qpos": ctx.qpos.at[0].add(distance)}, distance + 0.001
 
 
-@pytest.fixture(scope="module", params=["mujoco", pytest.param("mjx", marks=pytest.mark.slow)])
+@pytest.fixture(scope="module", params=["mujoco", "mjx"])
 def steps(request):
     terms = {"travelled": {"_target_": Travelled}}
     player = Player(
@@ -183,7 +183,6 @@ def everything():
     )
 
 
-@pytest.mark.slow
 def test_a_reset_advances_nothing_in_other_envs(everything):
     """Buffers, timers, commands, forces, constants of the model, random streams: every bit, if env 0 ends or not."""
     steps = everything.play(np.random.default_rng(0).uniform(-1, 1, (4, E, 1)))

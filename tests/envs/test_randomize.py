@@ -10,7 +10,7 @@ E, T = 5, 14
 IMPLIED = ("body_subtreemass", "dof_M0", "dof_invweight0", "body_invweight0", "actuator_acc0", "cam_poscom0")
 
 
-@pytest.fixture(scope="module", params=["mujoco", pytest.param("mjx", marks=pytest.mark.slow)])
+@pytest.fixture(scope="module", params=["mujoco", "mjx"])
 def play(request):
     """Short episodes; poles of another mass in each, carts that are pushed, and a lighter pole now and then."""
     player = Player(

@@ -41,7 +41,7 @@ def task(sensors, **managers):
     return cfg
 
 
-@pytest.fixture(scope="module", params=["mujoco", pytest.param("mjx", marks=pytest.mark.slow)])
+@pytest.fixture(scope="module", params=["mujoco", "mjx"])
 def play(request):
     """Robots that fall a few centimetres onto their feet and hop; some are put back after 0.3 s."""
     player = Player(
@@ -170,7 +170,6 @@ def test_a_sensor_is_added_at_a_site(play):
         assert np.array_equal(obs["gyro"][:, :3], obs["gyro"][:, 3:])
 
 
-@pytest.mark.slow
 def test_an_illegal_contact_ends_the_episode():
     """Of feet, by a blow: where a foot is touched with more than 300 N in any substep."""
     ends = {"_target_": f"{MDP}.terminations.illegal_contact", "sensor": "feet", "force": 300.0}

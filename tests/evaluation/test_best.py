@@ -39,14 +39,12 @@ def scores(run: RunDir) -> dict[int, float]:
     return {line["step"]: line["eval/return"] for line in metrics.read(run.metrics_path) if "eval/return" in line}
 
 
-@pytest.mark.slow
 def test_evaluating_often_changes_no_weight(tmp_path, judged):
     never = fresh(tmp_path, "runs", 6, "eval.interval_steps=null", "algo.learning_rate=0.01")
     assert_same_state(judged, never)
     assert len(scores(judged)) == 6 and not scores(never)
 
 
-@pytest.mark.slow
 def test_the_best_checkpoint_stays_and_is_the_best(judged):
     found = scores(judged)
     best = max(found, key=lambda step: found[step])
@@ -56,7 +54,6 @@ def test_the_best_checkpoint_stays_and_is_the_best(judged):
     assert checkpoint.find(judged.checkpoints, "best", pytest.fail).name == str(best)
 
 
-@pytest.mark.slow
 def test_a_judgement_is_a_plain_evaluation_on_a_stream_of_its_own(judged):
     experiment = build(load_frozen(judged.config_path))
     best_so_far = checkpoint.read_best(judged.checkpoints)
@@ -68,7 +65,6 @@ def test_a_judgement_is_a_plain_evaluation_on_a_stream_of_its_own(judged):
     assert evaluation.summarize(other, experiment.env.step_dt)["return"] != best_so_far.score
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("lost", ["best.json", "best.json and the newest checkpoint"])
 def test_a_stopped_training_judges_on_as_if_it_had_not_stopped(tmp_path, judged, lost):
     run = fresh(tmp_path, "runs", 3, *OFTEN, "algo.learning_rate=0.01", "checkpoint.every_s=1e-6", "checkpoint.keep=9")
@@ -128,7 +124,6 @@ HARDER = (
 )
 
 
-@pytest.mark.slow
 def test_an_evaluation_is_at_the_level_that_the_curricula_have_come_to(tmp_path, caplog):
     """And stays there. A best of an easier level is no best: returns fall from 2 for a good second to 1."""
     run = fresh(tmp_path, "runs", 6, *OFTEN, *HARDER, "algo.learning_rate=0.01")
@@ -153,7 +148,6 @@ def test_an_evaluation_is_at_the_level_that_the_curricula_have_come_to(tmp_path,
     assert load_trained(run, "best", other.env).curriculum is None and "other curricula" in caplog.text
 
 
-@pytest.mark.slow
 def test_the_first_episodes_of_an_evaluation_start_at_that_level():
     """Carts are put where the curriculum says: it begins at 0 m, and has come to 0.7 m."""
     start = "{_target_: ksim.mdp.curriculum.linear, sets: events.reset_cart.position_range, start: [0.0, 0.0],"
@@ -167,7 +161,6 @@ def test_the_first_episodes_of_an_evaluation_start_at_that_level():
         np.testing.assert_allclose(played.qpos_Tq[0, 0], place, atol=0.05)
 
 
-@pytest.mark.slow
 def test_a_stopped_training_with_a_curriculum_judges_on(tmp_path):
     whole = fresh(tmp_path, "whole", 6, *OFTEN, *HARDER, "algo.learning_rate=0.01")
     run = fresh(tmp_path, "runs", 5, *OFTEN, *HARDER, "algo.learning_rate=0.01", "checkpoint.every_s=1e-6")
@@ -177,14 +170,12 @@ def test_a_stopped_training_with_a_curriculum_judges_on(tmp_path):
     assert checkpoint.read_best(run.checkpoints) == checkpoint.read_best(whole.checkpoints)
 
 
-@pytest.mark.slow
 def test_the_best_one_can_be_evaluated(judged, capsys):
     ksim_eval.main([f"run={judged.path}", "checkpoint=best", "episodes=2", "video=false"])
     best = checkpoint.read_best(judged.checkpoints)
     assert best is not None and f"checkpoint of step {best.step:,}" in capsys.readouterr().out
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("backend", "expected"), [("cpu", 128), ("gpu", 40_000)])
 def test_on_an_accelerator_judging_takes_no_more_than_a_tenth_of_the_time(judged, monkeypatch, backend, expected):
     """Time follows the steps that are made one after the other there: an evaluation of 25 of them every 250."""
@@ -196,7 +187,6 @@ def test_on_an_accelerator_judging_takes_no_more_than_a_tenth_of_the_time(judged
     assert judge.is_due(expected - 16, expected) and not judge.is_due(expected, expected + 16)
 
 
-@pytest.mark.slow
 def test_the_time_of_an_evaluation_counts_in_the_speed_that_is_shown(tmp_path, monkeypatch):
     """A judgement that takes a second leaves fewer than 128 steps per second in a chunk of 128."""
 

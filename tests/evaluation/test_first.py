@@ -43,7 +43,6 @@ def shown(monkeypatch):
     return films, plots
 
 
-@pytest.mark.slow
 def test_film_and_plots_end_with_the_episodes_last_state(fallen, shown, tmp_path):
     env, episodes = fallen
     films, plots = shown

@@ -34,7 +34,6 @@ def overridden(cfg: Config, **asked: list[float]):
     return build(with_overrides(cfg, row.overrides)).env
 
 
-@pytest.mark.slow
 def test_friction_and_mass_are_scaled_in_every_env(kbot):
     plain = build(kbot).env.scene.model
     env = overridden(kbot, friction=[0.5])

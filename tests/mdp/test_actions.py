@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from support import plain
-from support.terms import context, simulation
+from support.terms import commanded, context, simulation
 
 from ksim.config.compose import compose
 from ksim.envs.managers import ActionManager
@@ -16,11 +16,13 @@ from ksim.errors import ConfigError
 from ksim.mdp import actions
 
 
-def controls(scene, data, action, **terms):
+def controls(scene, data, action, memory=None, **terms):
     """Controls of four substeps that action terms ask for."""
     resolved = resolve("task.actions", terms, ActionSettings)
     manager = ActionManager(resolved, scene, 4)
-    ctrl_Su, _ = manager.compute(context(scene, data), jnp.asarray(action, jnp.float32), jax.random.key(0))
+    ctrl_Su, _ = manager.compute(
+        context(scene, data, memory=memory), jnp.asarray(action, jnp.float32), jax.random.key(0)
+    )
     assert ctrl_Su.shape == (4, scene.model.nu)
     assert (ctrl_Su == ctrl_Su[0]).all()  # held over the substeps
     return np.asarray(ctrl_Su[0])
@@ -117,7 +119,40 @@ def test_velocity_and_effort(kind):
     np.testing.assert_allclose(ctrl_u[rest], home(scene)[rest], atol=1e-6)
 
 
+def test_feet_are_lifted_straight_up_when_the_clock_says_so(kbot_feet):
+    """With the targets as the pose, C MuJoCo has the foot that is due 8 cm higher, where it was and as level."""
+    kbot = kbot_feet
+    feet = [kbot.model.body(name).id for name in ("LFootBushing_GPF_1517_12", "RFootBushing_GPF_1517_12")]
+    legs = {"joints": ".*_(hip|knee|ankle)_.*", "clock": "gait", "sensor": "feet", "height": 0.08}
+    term = {"_target_": actions.stepping_joint_position, **legs}
+    home = plain.forward(kbot.model, plain.make(kbot.model, kbot.home_qpos), np.zeros(kbot.model.nu))
+    for clock, up in (
+        ((0.0, 1.0), [0.08, 0.0]),
+        ((0.0, -1.0), [0.0, 0.08]),
+        ((1.0, 0.0), [0, 0]),
+        ((0.0, 0.0), [0, 0]),
+    ):
+        memory = commanded(*clock, name="gait")
+        target_u = controls(kbot, simulation(kbot), np.zeros(10), memory=memory, a=term)
+        qpos = kbot.home_qpos.copy()
+        qpos[kbot.joint_qpos_adr[: kbot.num_actuated]] = target_u
+        data = plain.forward(kbot.model, plain.make(kbot.model, qpos), np.zeros(kbot.model.nu))
+        rise = data.xpos[feet] - home.xpos[feet]
+        np.testing.assert_allclose(rise, np.outer(up, [0, 0, 1]), atol=2e-3)
+        np.testing.assert_allclose(data.xmat[feet], home.xmat[feet], atol=0.02)
+
+
 MISTAKES = [
+    (
+        {
+            "_target_": actions.stepping_joint_position,
+            "clock": "gait",
+            "sensor": "feet",
+            "height": 5.0,
+            "joints": ".*",
+        },
+        r"task\.actions\.a: joints: cannot lift 'LFootBushing_GPF_1517_12' by 5 m from the home pose",
+    ),
     ({"joints": ".*kne"}, r"task\.actions\.a: no actuated joint matches '\.\*kne'.*there are: dof_left_hip"),
     ({"joints": "(knee"}, r"task\.actions\.a: actuated joint pattern '\(knee' is not a regular expression"),
     (
@@ -128,9 +163,9 @@ MISTAKES = [
 
 
 @pytest.mark.parametrize(("params", "message"), MISTAKES)
-def test_mistakes_name_the_term(kbot, params, message):
+def test_mistakes_name_the_term(kbot_feet, params, message):
     with pytest.raises(ConfigError, match=message):
-        controls(kbot, simulation(kbot), [0.0], a={"_target_": actions.joint_position, **params})
+        controls(kbot_feet, simulation(kbot_feet), [0.0], a={"_target_": actions.joint_position} | params)
 
 
 def test_a_joint_has_one_driver(kbot):

@@ -165,7 +165,6 @@ def pushes(scene, **params):
     return np.asarray(jax.jit(jax.vmap(play))(KEYS))
 
 
-@pytest.mark.slow
 def test_a_force_lasts_for_its_duration(cartpole):
     """The same wrench from the firing on, for 3 or 4 steps; of a body that is not named, nothing."""
     applied = pushes(cartpole, force_range=(-5.0, 10.0), torque_range=(1.0, 2.0))
@@ -200,7 +199,6 @@ def test_forces_of_two_events_on_a_body_add_up(cartpole):
     assert seen == [3, 3, 13, 13, 13, 3, 0, 0]
 
 
-@pytest.mark.slow
 def test_an_impulse_is_the_same_whatever_its_duration(cartpole):
     applied = pushes(cartpole, force_range=(2.0, 6.0), impulse=True)
     impulse = 0.02 * applied[:, :, cartpole.model.body("cart").id, :3].sum(axis=1)

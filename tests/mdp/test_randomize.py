@@ -347,45 +347,6 @@ def test_the_larger_friction_of_the_floor_is_named_with_what_to_write(kbot):
     randomize.friction(context(kbot, simulation(kbot)), KEYS[0], geoms=FEET, range=(0.1, 0.2))
 
 
-@pytest.mark.parametrize("bits", [0, 1])  # 0: nothing collides but by its pair
-@pytest.mark.parametrize(("operation", "expected"), [("scale", 0.4), ("add", 1.3), ("set", 0.5)])
-@pytest.mark.parametrize("geoms", ["sole", "ground"])
-def test_the_friction_of_a_contact_pair_is_drawn_too(cartpole, bits, operation, expected, geoms):
-    """As C MuJoCo's contact says; the friction of its geoms has no say there."""
-    xml = f"""<mujoco>
-      <default><geom contype="{bits}" conaffinity="{bits}" friction="0.3"/></default>
-      <worldbody>
-        <geom name="ground" type="plane" size="1 1 1"/>
-        <body name="cart" pos="0 0 0.09">
-          <joint name="slider" type="slide" axis="0 0 1"/> <geom name="sole" size="0.1"/>
-        </body>
-        <body pos="1 0 0.09"><freejoint/><geom name="other" size="0.1"/></body>
-      </worldbody>
-      <contact>
-        <pair geom1="ground" geom2="sole" friction="0.8 0.8 0.005 0.001 0.001"/>
-        <pair geom1="other" geom2="sole" friction="0.7 0.7 0.005 0.001 0.001"/>
-      </contact>
-    </mujoco>"""
-    model = mujoco.MjModel.from_xml_string(xml)
-    robot = dataclasses.replace(cartpole.robot, home_qpos=model.qpos0)
-    fields = {"geom_friction": 3.0 * model.geom_friction, "pair_friction": 3.0 * model.pair_friction}
-    ctx = context(Scene(robot, model), mujoco.MjData(model), model_fields=fields)
-    if geoms == "ground" and bits and operation == "scale":  # of the same priority as `other`, whose friction is larger
-        with pytest.raises(ConfigError, match="would not count against other"):
-            randomize.friction(ctx, KEYS[0], geoms=geoms, range=(0.5, 0.5), operation=operation)
-        return
-    writes = randomize.friction(ctx, KEYS[0], geoms=geoms, range=(0.5, 0.5), operation=operation)
-    own = plain.edited(model, **{name: np.asarray(x) for name, x in writes.items()})
-    data = mujoco.MjData(own)
-    mujoco.mj_forward(own, data)
-    ground, sole = model.geom("ground").id, model.geom("sole").id
-    (contact,) = (c for c in data.contact if set(c.geom) == {ground, sole})
-    np.testing.assert_allclose(contact.friction[:2], expected, rtol=1e-5)
-    left = 1 if geoms == "ground" else 0
-    untouched = np.asarray(writes["pair_friction"])[1] == np.float32(3.0 * model.pair_friction[1])
-    assert untouched.all() == bool(left) and untouched[2:].all()
-
-
 def test_gravity_is_tilted_and_of_another_strength(kbot):
     ctx = context(kbot, simulation(kbot), model_fields={"opt.gravity": [1.0, 2.0, 3.0]})
     drawn = draws(randomize.gravity, ctx, lambda w: w["opt.gravity"], range=(-0.5, 1.0))

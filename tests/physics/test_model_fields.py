@@ -54,7 +54,7 @@ def model():
     return mujoco.MjModel.from_xml_string(MODEL)
 
 
-@pytest.fixture(scope="module", params=["mujoco", pytest.param("mjx", marks=pytest.mark.slow)])
+@pytest.fixture(scope="module", params=["mujoco", "mjx"])
 def physics(request, model):
     return make_physics(request.param, model, ("xipos", "site_xpos", "sensordata", PEAK_FIELD), threads=1)
 

@@ -15,8 +15,6 @@ from ksim.training.experiment import build
 from ksim.training.loop import train
 from ksim.training.state import first_state
 
-pytestmark = pytest.mark.slow  # trainings
-
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory) -> RunDir:

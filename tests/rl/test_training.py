@@ -16,8 +16,6 @@ from ksim.evaluation.episodes import evaluate
 from ksim.rl import PPOState, train_chunk
 from ksim.rl.ppo import collect
 
-pytestmark = pytest.mark.slow  # programs of whole trainings
-
 
 @dataclass(frozen=True)
 class Learner:

@@ -12,8 +12,6 @@ from omegaconf import OmegaConf
 from ksim.store import status
 from ksim.sweep.launchers import _shares
 
-pytestmark = pytest.mark.slow  # sweeps of trainings
-
 SWEEP = ("-m", "task=cartpole_balance", "hydra.sweep.dir=s")
 FIRST, SECOND = "0_seed=1", "1_seed=2"
 

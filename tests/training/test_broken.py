@@ -10,8 +10,6 @@ from ksim.store import checkpoint, metrics, status
 from ksim.store.run_dir import RunDir
 from ksim.training.watch import TrainingBroke, check_finite
 
-pytestmark = pytest.mark.slow  # trainings
-
 # An observation that is no number from the 17th env step of the training on: in the third chunk of 8 steps.
 TERM = """
 import jax.numpy as jnp

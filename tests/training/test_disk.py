@@ -13,8 +13,6 @@ from ksim.store import checkpoint, metrics, run_dir
 from ksim.training.loop import train
 from ksim.training.resume import resumed_config
 
-pytestmark = pytest.mark.slow  # a training
-
 REPO = Path(__file__).resolve().parent.parent.parent
 
 

@@ -29,8 +29,6 @@ from ksim.training.loop import train
 from ksim.viz import plots, render
 from ksim.viz.backend import RenderError, find_backend
 
-pytestmark = pytest.mark.slow  # trainings
-
 REPO = Path(__file__).resolve().parent.parent.parent
 SMALL = """
 algo.num_envs=16 algo.num_env_states_per_minibatch=32 algo.num_minibatches=2 algo.num_learning_epochs=2
@@ -325,7 +323,7 @@ def test_a_killed_training_leaves_a_run_that_can_be_evaluated(tmp_path, capsys):
 # Learning. ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("engine", "limit_s"), [("mujoco", 60), pytest.param("mjx", 300, marks=pytest.mark.training)])
+@pytest.mark.parametrize(("engine", "limit_s"), [("mujoco", 60), ("mjx", 300)])
 def test_the_cart_pole_is_learned_by_two_cores_in_time(tmp_path, engine, limit_s):
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     code, _, err = ksim_run(tmp_path, "task=cartpole_balance", f"physics={engine}", "eval.episodes=0")

@@ -19,8 +19,6 @@ from ksim.store.run_dir import RunDir
 from ksim.training.loop import train
 from ksim.training.resume import resumed_config
 
-pytestmark = pytest.mark.slow  # trainings
-
 REPO = Path(__file__).resolve().parent.parent.parent
 
 

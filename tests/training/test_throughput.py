@@ -9,7 +9,6 @@ from ksim.training.experiment import build
 from ksim.training.throughput import carry_bytes, measure, parts
 
 
-@pytest.mark.slow
 def test_mjx_is_compared_with_the_same_ceiling():
     check(measure(build(compose([*SMALL, "physics=mjx"])), repeats=1, warmup=1), "mjx")
 

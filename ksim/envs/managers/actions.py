@@ -89,7 +89,7 @@ class ActionManager:
     def at_rest(self, ctx: Context) -> Float[Array, " nu"]:
         """Controls of an action of zeros, at once: what an env that has just been reset answers to."""
         ctrl_u = self._home(ctx)
-        for name, target_a in self._targets(ctx, jnp.zeros(self.size, ctx.qpos.dtype)).items():
+        for name, target_a in self._targets(ctx, jnp.zeros(self.size, ctx.qpos.dtype), at_rest=True).items():
             ctrl_u = ctrl_u.at[self.actions[name].joints_a].set(target_a)
         return ctrl_u
 
@@ -111,7 +111,9 @@ class ActionManager:
     def _home(self, ctx: Context) -> Float[Array, " nu"]:
         return jnp.asarray(self.scene.home_joint_pos[: self.scene.num_actuated], ctx.qpos.dtype)
 
-    def _targets(self, ctx: Context, action_a: Float[Array, " a"]) -> dict[str, Float[Array, " n"]]:
+    def _targets(
+        self, ctx: Context, action_a: Float[Array, " a"], at_rest: bool = False
+    ) -> dict[str, Float[Array, " n"]]:
         """What each term asks for, in actuator units."""
         targets, start = {}, 0
         for name, action in self.actions.items():
@@ -120,7 +122,7 @@ class ActionManager:
             if self.terms[name].settings.clip is not None:
                 own_a = jnp.clip(own_a, *self.terms[name].settings.clip)
             with at(self.terms[name]):
-                targets[name] = action(ctx, own_a).astype(action_a.dtype)
+                targets[name] = action(ctx, own_a, at_rest=at_rest).astype(action_a.dtype)
             start = stop
         return targets
 

@@ -84,7 +84,6 @@ def test_a_clip_bounds_the_elements_of_its_own_term():
     assert space.low.tolist() == [-np.inf, -np.inf, -1.0] and space.high.tolist() == [np.inf, np.inf, 2.0]
 
 
-@pytest.mark.slow
 def test_observations_lie_in_their_space_with_its_type(env, whole):
     for e in (env, whole):
         obs, info = e.reset(seed=1)
@@ -182,7 +181,6 @@ def test_a_mask_resets_some_envs_alone(env):
         env.reset(options={"mask": mask})
 
 
-@pytest.mark.slow
 def test_wrappers_of_gymnasium_fit():
     env = gymnasium.wrappers.vector.RecordEpisodeStatistics(make("actor"))
     env.reset(seed=3)

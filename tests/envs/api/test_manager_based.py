@@ -92,7 +92,6 @@ def test_it_has_exactly_the_members_of_the_contract(env):
     assert env.metadata["render_modes"] == [None, "rgb_array"] and env.metadata["render_fps"] == 50
 
 
-@pytest.mark.slow
 def test_it_is_the_functional_env(env, actions):
     """Step by step the same numbers, whether actions are NumPy's or JAX's."""
     player = Player(task())
@@ -184,7 +183,6 @@ def test_the_step_is_compiled_once_and_its_state_donated(env, actions):
     assert before.envs.physics.qpos.is_deleted()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("finite", [False, True])
 def test_a_finite_horizon_terminates(finite):
     env = make(task(is_finite_horizon=finite, episode_length_s=0.04, terminations={"time_out": TIME_OUT}))
@@ -233,7 +231,6 @@ def test_mistakes_are_told_in_one_line(env):
             assert "closed" in message(use)
 
 
-@pytest.mark.slow
 def test_load_managers_follows_a_changed_config():
     env = make(task())
     env.cfg.rewards = {}
@@ -281,7 +278,6 @@ def arrows(env: ManagerBasedRlEnv) -> list[Arrow]:
     return visualizer.markers_T[0] if visualizer.markers_T else []
 
 
-@pytest.mark.slow
 def test_terms_draw_arrows_and_the_picture_shows_them(renderer):
     velocity = {
         "_target_": f"{MDP}.commands.uniform_velocity",

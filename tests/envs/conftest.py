@@ -1,1 +1,0 @@
-from support.scenes import cartpole, kbot, kbot_feet  # noqa: F401
