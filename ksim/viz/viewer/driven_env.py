@@ -10,11 +10,13 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray
 from ksim.envs.carry import EnvCarry, Memory, Obs, PerEnv, Shared
 from ksim.envs.context import Context
 from ksim.envs.env import Env
+from ksim.envs.foreign import ForeignEnv
 from ksim.envs.managers.commands import CommandManager
 from ksim.envs.managers.rewards import Rewards
 from ksim.envs.managers.terminations import Ends
 from ksim.envs.terms import Term
 from ksim.envs.tree import in_each_env, replace, split_keys, where_env, with_envs
+from ksim.errors import ConfigError
 from ksim.physics.base import float_dtype
 
 # Kept among what terms remember: it stays where it is through steps and resets.
@@ -49,7 +51,13 @@ class DrivenEnv(Env):
 
     @classmethod
     def of(cls, env: Env) -> Self:
-        """The same task on the same engine, to be driven."""
+        """The same task on the same engine, to be driven.
+
+        Raises:
+            ConfigError: it is an environment that somebody else wrote, of which only its own code has the forces.
+        """
+        if isinstance(env, ForeignEnv):
+            raise ConfigError("ksim.view shows tasks of terms; films of this one are made by python -m ksim.eval")
         return env if isinstance(env, cls) else cls(env.cfg, env.engine, env.threads)
 
     def _make_managers(self) -> None:
