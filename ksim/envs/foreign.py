@@ -193,7 +193,7 @@ class ForeignEnv(Env, abc.ABC):
         episode_E = self._report(terminal.episode)
         log = EpisodeSums.log(ends_E, episode_E) | {"nan_guard": jnp.sum(1.0 * diverged_E)}
         log |= {"not_finite/task.env": jnp.sum(1.0 * (~is_finite_E & ~diverged_E))}
-        carry = self._reset_where(with_envs(EnvCarry(terminal, carry.shared), key=before.key), ends_E.done, key_E)
+        carry = self._reset_where(EnvCarry(terminal, carry.shared), ends_E.done, key_E)
         return carry, StepOutput(
             carry.envs.memory["obs"], memory["obs"], self.reward_scale * reward_E, *ends_E, episode_E, log, terminal
         )

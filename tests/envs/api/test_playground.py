@@ -90,7 +90,7 @@ def test_settings_reach_the_environment_by_dotted_keys():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: playground.make("CartpoleBalanc"), "name: MuJoCo Playground has no .* did you mean 'CartpoleBalance'"),
+        (lambda: playground.make("CartpoleBalanc"), "name: MuJoCo Playground has no .*did you mean 'CartpoleBalance'"),
         (
             lambda: playground.make("CartpoleBalance", config_overrides={"ctrl_d": 1.0}),
             r"config_overrides.ctrl_d: CartpoleBalance has no such setting \(did you mean 'ctrl_dt'",
