@@ -156,7 +156,7 @@ class _Artist:
         visual.quality.numslices = min(visual.quality.numslices, MAX_SLICES)
         visual.quality.numstacks = min(visual.quality.numstacks, MAX_STACKS)
         if self.camera["name"] is None:
-            visual.map.shadowclip = SHADOWED * self.camera["distance"] / model.stat.extent
+            visual.map.shadowclip = shadow_clip(model, self.camera["distance"])
         self.data = mujoco.MjData(model)
         self._ghost = mujoco.MjData(model)
         self._gl = mujoco.GLContext(self.width, self.height)  # lives as long as what is drawn with it
@@ -179,7 +179,7 @@ class _Artist:
 
         place(self.model, self.data, qpos)
         camera, scene = _camera(self.model, self.data, self.camera), self._scene
-        _aim_suns(self.model, self.data, camera)
+        aim_suns(self.model, self.data, camera)
         everything = mujoco.mjtCatBit.mjCAT_ALL.value
         mujoco.mjv_updateScene(self.model, self.data, mujoco.MjvOption(), None, camera, everything, scene)
         _take_shadows_off_floors(scene)
@@ -195,7 +195,12 @@ class _Artist:
         return self._image[::-1]
 
 
-def _aim_suns(model: Any, data: Any, camera: Any) -> None:
+def shadow_clip(model: Any, distance: float) -> float:
+    """How far around what is looked at shadows are cast, in the model's extents."""
+    return float(SHADOWED * distance / model.stat.extent)
+
+
+def aim_suns(model: Any, data: Any, camera: Any) -> None:
     """A directional light casts shadows of what lies around its position only: put it over what is looked at."""
     import mujoco
 

@@ -17,6 +17,7 @@ from ksim.errors import ConfigError
 from ksim.policies.load import Trained
 from ksim.viz.env_view import visual_model
 from ksim.viz.viewer import pose as poses
+from ksim.viz.viewer.blame import explain
 from ksim.viz.viewer.config import InteractiveVisualizerConfig
 from ksim.viz.viewer.driven_env import HOLD, PULL, DrivenEnv, Hold, hold_path
 from ksim.viz.viewer.snapshot import Judged, Pose, Programs, State
@@ -264,11 +265,12 @@ class EnvsInHand:
         with self.lock:
             try:
                 self._state, self.pose = program(self._now(), *args)
+                self.error = None
             except Exception as error:  # a term may raise anything
                 self._fail(error)
 
     def _fail(self, error: Exception) -> None:
         """Pause and tell why."""
         log.debug("the simulation failed", exc_info=error)
-        self.error = str(error)
+        self.error = explain(self.env, self._now().carry, error)
         self._paused = True

@@ -18,6 +18,11 @@ _NAMED = {
 }
 _CODES = {code: name for name, code in _NAMED.items()}
 _SPEEDS = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
+# What stands in one line of the help.
+_ROWS: tuple[tuple[str, ...], ...] = (
+    ("Space",), ("N",), ("S",), ("Up", "Down"), ("Right", "Left"), ("P", "L"), ("Q", "E"), (";", "'"), (".", "/"),
+    ("V",), ("R",), ("Backspace",), ("H", "C"), ("-", "="), ("K",),
+)  # fmt: skip
 
 
 def name_of(code: int) -> str | None:
@@ -60,8 +65,9 @@ class Keys:
     def help(self) -> tuple[str, str]:
         """The table as two columns of text."""
         moved = "velocity" if self.moves_velocity else "position"
-        does = [key.does.format(moved=moved) for key in self.table.values()]
-        return "\n".join(self.table), "\n".join(does)
+        does = {name: key.does.format(moved=moved) for name, key in self.table.items()}
+        rows = [row for row in _ROWS if row[0] in does] + [(name,) for name in does if name not in sum(_ROWS, ())]
+        return "\n".join(map(" ".join, rows)), "\n".join(", ".join(does[name] for name in row) for row in rows)
 
     def _table(self) -> dict[str, Key]:
         sim = self.simulation
@@ -76,16 +82,16 @@ class Keys:
             "P": self._mover("up", "z", 1),
             "L": self._mover("down", "z", -1),
             "Q": self._mover("yaw left", "yaw", 1),
-            "E": self._mover("yaw right", "yaw", -1),
+            "E": self._mover("right", "yaw", -1),
             ";": self._mover("roll left", "roll", -1),
-            "'": self._mover("roll right", "roll", 1),
+            "'": self._mover("right", "roll", 1),
             ".": self._mover("pitch up", "pitch", -1),
-            "/": self._mover("pitch down", "pitch", 1),
-            "V": Key("these change the {moved}; change over", self._change_over),
-            "R": Key("joints and orientation of the initial pose", sim.initial_pose),
+            "/": self._mover("down", "pitch", 1),
+            "V": Key("these change the {moved}: change over", self._change_over),
+            "R": Key("initial joints and orientation", sim.initial_pose),
             "Backspace": Key("a new episode", sim.reset),
             "H": Key("next keyframe", sim.next_keyframe),
-            "C": Key("next command", sim.next_command),
+            "C": Key("command", sim.next_command),
             "-": Key("slower", lambda: self._hurry(-1)),
             "=": Key("faster", lambda: self._hurry(1)),
             "K": Key("these keys", self._help),

@@ -218,7 +218,9 @@ class Simulation(EnvsInHand):
     def markers(self) -> Sequence[Marker]:
         """What the terms draw of the selected env, and the pulls."""
         with self.lock:
-            found = list(draw(self.env, self._state.carry, self._selected, self._drawn))
+            found: list[Marker] = []
+            if self._drawn:
+                found += draw(self.env, self._programs.one(self._state, self._selected), 0, self._drawn)
             pull = self.pose.pull[self._selected]
             if pull.any():
                 self._place_bodies()

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from ksim.envs.carry import EnvCarry, Obs
-from ksim.envs.tree import where_env, with_shared
+from ksim.envs.tree import replace, where_env, with_shared
 from ksim.rl.policy import Policy
 from ksim.viz.viewer.driven_env import HOLD, PULL, REWARDS, DrivenEnv
 
@@ -85,6 +85,7 @@ class Programs:
 
     def _compile(self) -> None:
         changes = (self.env.place, self.env.redraw_commands, self.env.renew)
+        self._one = _jit(lambda carry, i: EnvCarry(jax.tree.map(lambda x: x[i][None], carry.envs), carry.shared))
         self._begin, self._step, self._restart = _jit(self._begun), _jit(self._stepped), _jit(self._restarted)
         self._place, self._redraw, self._renew = (_jit(partial(self._changed, change)) for change in changes)
 
@@ -120,6 +121,12 @@ class Programs:
     def renew(self, state: State) -> tuple[State, Pose]:
         """The same instant after what is remembered was changed."""
         return _shown(self._renew(state))
+
+    def one(self, state: State, index: int) -> EnvCarry:
+        """One of the envs as a batch of one, as NumPy: what terms draw from. Without random keys, which stay in JAX."""
+        envs, shared = replace(state.carry.envs, key=None), replace(state.carry.shared, key=None, diverged=None)
+        found: EnvCarry = jax.device_get(self._one(EnvCarry(envs, shared), index))
+        return found
 
     # What is compiled
 

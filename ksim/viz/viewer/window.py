@@ -16,11 +16,11 @@ from ksim.envs.markers import Marker
 from ksim.errors import KsimError
 from ksim.viz.env_view import camera
 from ksim.viz.markers import pack, pack_ghosts
-from ksim.viz.render_worker import draw_ghost, draw_markers, place
+from ksim.viz.render_worker import aim_suns, draw_ghost, draw_markers, place, shadow_clip
 from ksim.viz.viewer.keys import Keys, drawing_switches, name_of
 from ksim.viz.viewer.visualizer import InteractiveVisualizer
 
-_FONT = mujoco.mjtFontScale.mjFONTSCALE_150.value
+_FONT = mujoco.mjtFontScale.mjFONTSCALE_100.value
 _TOP_LEFT, _BOTTOM_LEFT = mujoco.mjtGridPos.mjGRID_TOPLEFT.value, mujoco.mjtGridPos.mjGRID_BOTTOMLEFT.value
 _PASSIVE_VIEWER = "https://mujoco.readthedocs.io/en/stable/python.html#passive-viewer"
 _PROBE = """
@@ -64,6 +64,8 @@ class Window:
         """Open it; `check_display` says before whether it can be."""
         from mujoco import viewer  # it loads GLFW, and a thread starts with each window
 
+        os.environ.setdefault("LP_NUM_THREADS", "1")  # Mesa draws without a GPU: the physics shall keep the other CPUs
+
         self.keys = keys
         self.simulation = keys.simulation
         self._pressed: queue.SimpleQueue[str] = queue.SimpleQueue()
@@ -98,6 +100,7 @@ class Window:
         markers = self.simulation.markers()
         with viewer.lock():
             self.simulation.fill(self._data)
+            aim_suns(self.simulation.model, self._data, viewer.cam)
             self._draw(markers)
         viewer.set_texts(self._texts())
         viewer.sync()  # which leaves the mouse's force, and nothing else, in xfrc_applied
@@ -113,6 +116,7 @@ class Window:
         viewer = self._viewer
         assert viewer is not None
         with viewer.lock():
+            self.simulation.model.vis.map.shadowclip = shadow_clip(self.simulation.model, view.distance)
             viewer.cam.lookat[:] = view.lookat
             viewer.cam.distance, viewer.cam.azimuth, viewer.cam.elevation = view.distance, view.azimuth, view.elevation
             if view.track is not None:
