@@ -103,8 +103,6 @@ def main(argv: Sequence[str]) -> None:
     view, argv = _take_view(argv)
     is_run = any(a.startswith("run=") for a in argv)
     setup = _of_run(view, argv) if is_run else _of_task(view, argv)
-    if setup.viewer == "window":
-        check_display()
     with Console(stderr=True).status("building ..."):
         logging.basicConfig(format="%(message)s", level=logging.WARNING)  # now, so that lines go above the spinner
         simulation = setup.simulation()
@@ -198,7 +196,11 @@ def _take_view(argv: Sequence[str]) -> tuple[InteractiveVisualizerConfig, list[s
 
 
 def _resolved(viewer: str | None) -> str:
-    return viewer or ("window" if has_display() else "web")
+    """Where it will be shown; whether it can be is known before anything is built."""
+    viewer = viewer or ("window" if has_display() else "web")
+    if viewer == "window":
+        check_display()
+    return viewer
 
 
 def _browser() -> Callable[[Simulation], None]:

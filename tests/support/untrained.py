@@ -20,18 +20,23 @@ from ksim.training.state import save
 def untrained(cfg: Config, runs_dir: Path) -> tuple[RunDir, Experiment]:
     """A run whose checkpoint of step 0 holds a policy with random numbers everywhere, statistics included."""
     experiment = build(cfg)
-    rng = np.random.default_rng(0)
+    run = run_dir.claim(runs_dir, cfg.name)
+    run.config_path.write_text(freeze(experiment.cfg))
+    run.update_latest()
+    write_checkpoint(run, experiment, 0)
+    return run, experiment
+
+
+def write_checkpoint(run: RunDir, experiment: Experiment, step: int) -> None:
+    """A checkpoint of a policy with random numbers, others at each step."""
+    rng = np.random.default_rng(step)
 
     def drawn(x: jax.ShapeDtypeStruct) -> Any:
         return (0.05 + 0.1 * np.abs(rng.normal(size=x.shape))).astype(x.dtype)
 
     state = eqx.filter_eval_shape(experiment.algorithm.init, experiment.env, jax.random.key(0))
-    run = run_dir.claim(runs_dir, cfg.name)
-    run.config_path.write_text(freeze(experiment.cfg))
-    run.update_latest()
     nothing = dict.fromkeys((f.name for f in dataclasses.fields(PPOState)), None)
-    save(experiment, PPOState(**(nothing | {"model": jax.tree.map(drawn, state.model)})), run, 0)
-    return run, experiment
+    save(experiment, PPOState(**(nothing | {"model": jax.tree.map(drawn, state.model)})), run, step)
 
 
 def fresh_policy(experiment: Experiment) -> Policy:

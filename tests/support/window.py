@@ -29,6 +29,7 @@ def answer():
             found["commands"] = {n: plain(x[0]) for n, x in sim.pose.commands.items()}
             found["episode_step"] = plain(sim.pose.episode_step[0])
             found |= {"velocity": screen.keys.moves_velocity, "help": screen.keys.shows_help}
+            found["selected"] = screen._viewer.perturb.select
             found["switches"] = [plain(screen._viewer.opt.flags), plain(screen._viewer.user_scn.flags)]
         print(json.dumps(found), flush=True)
 

@@ -1,5 +1,6 @@
 """What every viewer drives and looks at: a task's envs, a policy or none, and what a person does to them."""
 
+import contextlib
 import copy
 import logging
 import threading
@@ -90,6 +91,8 @@ class Simulation(EnvsInHand):
         self._drawn = drawn_terms(self.env)
         self._clock = clock
         self._looked_at = clock()
+        with contextlib.suppress(Exception):  # what a term raises is told when the first step is taken
+            self._programs.step(self._now(), self._curriculum)  # compiled now, so that no window stands still
         self._pace = Pace(self.env.step_dt, self.cfg.speed, clock)
 
     # Time

@@ -5,13 +5,13 @@ import os
 import queue
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import mujoco
 import numpy as np
 
-from ksim.config.words import one_line
 from ksim.envs.markers import Marker
 from ksim.errors import KsimError
 from ksim.viz.env_view import camera
@@ -22,9 +22,11 @@ from ksim.viz.viewer.visualizer import InteractiveVisualizer
 
 _FONT = mujoco.mjtFontScale.mjFONTSCALE_100.value
 _TOP_LEFT, _BOTTOM_LEFT = mujoco.mjtGridPos.mjGRID_TOPLEFT.value, mujoco.mjtGridPos.mjGRID_BOTTOMLEFT.value
+_LONGEST_CLOSE_S = 10.0
 _PASSIVE_VIEWER = "https://mujoco.readthedocs.io/en/stable/python.html#passive-viewer"
 _PROBE = """
-import glfw
+import sys, glfw
+glfw.set_error_callback(lambda code, text: print(text.decode(), file=sys.stderr))
 glfw.init() or exit(1)
 glfw.window_hint(glfw.VISIBLE, False)
 exit(0 if glfw.create_window(64, 64, "", None, None) else 1)
@@ -75,9 +77,11 @@ class Window:
         self._data = mujoco.MjData(self.simulation.model)
         self.simulation.fill(self._data)
         self._viewer = None  # keys come before it is there
+        others = set(threading.enumerate())
         self._viewer = viewer.launch_passive(
             self.simulation.model, self._data, key_callback=self._on_key, show_left_ui=False, show_right_ui=False
         )
+        self._threads = set(threading.enumerate()) - others
         self._look()
 
     def is_open(self) -> bool:
@@ -85,12 +89,21 @@ class Window:
         return bool(self._viewer is not None and self._viewer.is_running())
 
     def close(self) -> None:
-        """Close it."""
+        """Close it, and wait until it is gone: a program that ends while MuJoCo still draws crashes."""
         if self._viewer is not None:
             self._viewer.close()
+        for thread in self._threads:
+            thread.join(timeout=_LONGEST_CLOSE_S)
 
     def update(self) -> None:
         """Keys that were pressed, then the picture of what is now, then the pull of the mouse for the next steps."""
+        try:
+            self._update()
+        except mujoco.UnexpectedError:  # what MuJoCo says of a window that was closed in between
+            if self.is_open():
+                raise
+
+    def _update(self) -> None:
         pressed = [self._pressed.get() for _ in range(self._pressed.qsize())]
         for name in pressed:
             self.keys.press(name)
@@ -190,9 +203,8 @@ def check_display() -> None:
         )
     probe = subprocess.run([sys.executable, "-c", _PROBE], check=False, capture_output=True, text=True)
     if probe.returncode:
-        said = [line for line in probe.stderr.splitlines() if "GLFWError" in line]
-        reason = one_line(said[-1].split("GLFWError:")[-1]) if said else f"GLFW fails (exit code {probe.returncode})"
-        raise KsimError(f"viewer=window: no window can be opened: {reason.strip()}; viewer=web shows it in a browser")
+        said = probe.stderr.strip().splitlines() or [f"GLFW ends with exit code {probe.returncode}"]
+        raise KsimError(f"viewer=window: no window can be opened: {said[-1]}; viewer=web shows it in a browser")
 
 
 def _is_mjpython() -> bool:
