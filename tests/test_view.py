@@ -19,8 +19,7 @@ def shown(monkeypatch):
     """The simulations that would be shown, each after ten steps."""
     found = []
 
-    def serve(simulation, config):
-        assert config is simulation.cfg
+    def serve(simulation):
         for _ in range(10):
             simulation.step()
         assert simulation.error is None
