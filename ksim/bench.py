@@ -199,9 +199,7 @@ def show(found: Mapping[str, Any]) -> None:
         console.print(_manager_table(found))
     console.print(f"carried from step to step: {found['carry_bytes_per_env']:,.0f} bytes per env")
     peaks = ", ".join(f"{name} {_mib(size)}" for name, size in found["peak_memory"].items())
-    kept = found["warm_compile_s"]
-    warm = "; JAX keeps no program with host callbacks" if kept is None else f"; compiled from the cache: {kept:.1f} s"
-    console.print(f"most memory: {peaks}{warm}")
+    console.print(f"most memory: {peaks}; the training compiles from the cache in {found['warm_compile_s']:.1f} s")
     if (speed := found["programs"]["train"]["physics_steps_per_s"]) is not None:
         console.print(f"physics steps/s of the training: {speed:,.0f}")
     _show_model(console, found["model"])
@@ -224,7 +222,7 @@ def compare(runs: Sequence[Mapping[str, Any]]) -> None:
             _or_nothing(train["percent_of_ceiling"], ".0f", " %"),
             f"{env['env_steps_per_s']:,.0f}",
             f"{train['compile_s']:.1f}",
-            _warm(found),
+            f"{found['warm_compile_s']:.1f}",
             f"{max(found['peak_memory'].values()) / 2**20:,.0f}",
         )
     console.print(table)
@@ -232,7 +230,7 @@ def compare(runs: Sequence[Mapping[str, Any]]) -> None:
         f"on {runs[0]['device']}. train, env: env steps/s of the training and of Env.step alone; physics: physics"
         " steps/s of the training; ceiling: the training's share of what C MuJoCo does alone on"
         f" {runs[0]['threads']} of {runs[0]['cpus']} CPUs; cold, warm: seconds to compile the training with an empty"
-        " and with a full compile cache (none: JAX keeps no program with host callbacks)"
+        " and with a full compile cache"
     )
     _show_model(console, runs[0]["model"])
 
@@ -254,11 +252,6 @@ def _show_model(console: Console, model: Mapping[str, Any] | None) -> None:
     )
     for note in model["notes"]:
         console.print(f"slow: {note}")
-
-
-def _warm(found: Mapping[str, Any]) -> str:
-    seconds = found["warm_compile_s"]
-    return "none" if seconds is None else f"{seconds:.1f}"
 
 
 def _or_nothing(number: float | None, form: str, unit: str = "") -> str:

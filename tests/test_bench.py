@@ -19,7 +19,8 @@ def test_it_prints_two_tables_and_writes_them_as_json(tmp_path, capsys):
         jax.config.update("jax_enable_compilation_cache", cache)
     (found,) = json.loads((tmp_path / "bench.json").read_text())["runs"]
     check(found, "mujoco")
-    assert found["peak_memory"]["process"] > 100e6 and found["warm_compile_s"] is None
+    assert found["peak_memory"]["process"] > 100e6
+    assert 0 < found["warm_compile_s"] < found["programs"]["train"]["compile_s"]
     assert list(found["managers"]) == list(manager_times.PARTS)
     assert all(0 < row["seconds"] < 10 for name, row in found["managers"].items() if name != "resets")
     assert found["repeats"] == 2 and found["seed"] == 3 and found["overrides"] == [*SMALL, "seed=3"]
@@ -35,14 +36,14 @@ def test_it_prints_two_tables_and_writes_them_as_json(tmp_path, capsys):
 
 @pytest.mark.slow
 def test_numbers_of_envs_and_engines_are_measured_in_one_run(tmp_path, capsys):
-    """MJX's training is compiled anew, and then from the cache."""
+    """Each training is compiled anew, and then from the cache."""
     bench.main([*SMALL, "repeats=1", "warmup=1", "envs=16,32", "vs=mjx", f"json={tmp_path / 'bench.json'}"])
     runs = json.loads((tmp_path / "bench.json").read_text())["runs"]
     assert [(run["engine"]["engine"], run["num_envs"]) for run in runs] == [
         (engine, number) for engine in ("mujoco", "mjx") for number in (16, 32)
     ]
     assert [run["rollout_length"] for run in runs] == [4] * 4
-    for run in runs[2:]:
+    for run in runs:
         assert 0 < run["warm_compile_s"] < run["programs"]["train"]["compile_s"]
     rows = [line.split("│")[1:-1] for line in capsys.readouterr().out.splitlines() if line.startswith("│")]
     table = [[cell.strip() for cell in row] for row in rows]
@@ -51,7 +52,7 @@ def test_numbers_of_envs_and_engines_are_measured_in_one_run(tmp_path, capsys):
         assert row[2] == f"{run['programs']['train']['env_steps_per_s']:,.0f}"
         assert row[3] == f"{run['programs']['train']['physics_steps_per_s']:,.0f}"
         assert row[5] == f"{run['programs']['env']['env_steps_per_s']:,.0f}"
-        assert row[7] == ("none" if run["warm_compile_s"] is None else f"{run['warm_compile_s']:.1f}")
+        assert row[7] == f"{run['warm_compile_s']:.1f}"
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ import jax
 from jax._src import xla_bridge
 
 from ksim.errors import KsimError
-from ksim.system import cache, cpus
+from ksim.system import cache, callback_cache, cpus
 from ksim.system.versions import version_of
 
 # XLA's CPU backend runs batched LAPACK calls on the same thread pool that waits for them: with few threads, MJX's
@@ -164,6 +164,7 @@ def use_compile_cache() -> None:
     jax.config.update("jax_compilation_cache_dir", str(compile_cache_dir()))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
+    callback_cache.keep_programs()
 
 
 def compile_cache_dir() -> Path:

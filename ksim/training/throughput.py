@@ -99,7 +99,7 @@ def measure(
     Returns:
         `programs`: by name, `env_steps_per_s` (median), `physics_steps_per_s` (None where the task does not say how
         many make an env step), `all` (of each turn), `percent_of_ceiling` and `compile_s`; `warm_compile_s`: of the
-        training where the compile cache has its program, None where it cannot have it; `peak_memory`: bytes, by
+        training where the compile cache has its program; `peak_memory`: bytes, by
         device; `model`: see `ksim.diagnostics.model_cost`, None where the physics is not ksim's;
         `parts`: seconds of an iteration and share of it, by what they go into; `managers`: likewise of the env's
         steps in an iteration; `carry_bytes_per_env`; and settings.
@@ -111,9 +111,7 @@ def measure(
     memory.forget_peak()
     state: Any = jit(partial(algorithm.init, env))(random_key(cfg.seed, "train"))
     chunk = compiler("train", jit_chunk(experiment), state).call
-    # JAX keeps no program with a host callback, which every one of C MuJoCo has.
-    is_kept = experiment.engine.engine != "mujoco"
-    warm_compile_s = _seconds(lambda: jit_chunk(experiment).lower(state).compile()) if is_kept else None
+    warm_compile_s = _seconds(lambda: jit_chunk(experiment).lower(state).compile())
     tell("training to warm up")
     for _ in range(-(-warmup // cfg.log.interval_iterations)):
         state, *_ = chunk(state)
