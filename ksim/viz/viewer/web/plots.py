@@ -10,8 +10,8 @@ from viser import uplot
 
 from ksim.viz.viewer.history import History
 
-_POINTS = 400  # of a curve on the page; more than it has pixels
-_EVERY_S = 0.25
+_POINTS = 300  # of a curve on the page; about as many as it has pixels
+_EVERY_S = 0.5  # a browser takes some milliseconds for each plot
 _HEIGHT = 190  # pixels
 _WINDOWS = {"5 s": 5.0, "20 s": 20.0, "100 s": 100.0, "all": np.inf}
 
