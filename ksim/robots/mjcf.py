@@ -64,9 +64,13 @@ def strip(spec: mujoco.MjSpec) -> None:
 
 
 def collide_only(spec: mujoco.MjSpec, names: Collection[str]) -> None:
-    """Let the geoms of these names touch the ground and props, but not each other, and all others nothing."""
+    """Let the geoms of these names touch the ground and props, but not each other, and all others nothing.
+
+    In contacts their friction counts, and not the ground's, so that it can be randomized.
+    """
     for geom in spec.geoms:
         geom.contype, geom.conaffinity = 0, int(geom.name in names)
+        geom.priority = max(geom.priority, geom.conaffinity)
     for pair in list(spec.pairs):
         spec.delete(pair)
 

@@ -44,7 +44,7 @@ class Table:
 
     mjcf: str  # path relative to the robot.yaml (`${oc.env:FOLDER}/robot.xml`), or package://<package>/<path in it>
     install: str | None = None  # what to do where the MJCF's package is missing; None: pip install it
-    # Regex of the geoms that collide, and with the ground and props alone: fewer are faster. None: as in the MJCF.
+    # Regex of the geoms that collide, with the ground and props alone; their friction counts. None: as in the MJCF.
     collisions: str | None = None
     parts: dict[str, Part]  # by name; `base` is one body, `imu` one site
     joints: dict[str, JointRow]  # the order of the controls: that of the rows, and within a row that of the MJCF

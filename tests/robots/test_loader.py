@@ -354,7 +354,7 @@ def test_the_geoms_that_collide_may_be_chosen(arm: Path) -> None:
         file.write("collisions: hand\n")
     model = robots.load(str(arm)).spec.compile()
     colliding = [model.geom(i).name for i in range(model.ngeom) if model.geom_contype[i] or model.geom_conaffinity[i]]
-    assert colliding == ["hand"] and not model.geom_contype.any()
+    assert colliding == ["hand"] and not model.geom_contype.any() and model.geom("hand").priority[0] == 1
 
 
 def test_a_folder_is_told_from_a_name_by_its_slash(arm: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""Unitree's robots, whose MJCF the package mjlab carries: tables against published figures and against C MuJoCo."""
+"""Legged robots besides K-Bot against C MuJoCo, and against published figures."""
 
 import importlib.util
 import json
@@ -11,7 +11,10 @@ import pytest
 
 from ksim import robots
 from ksim.config.compose import compose
+from ksim.envs import make_env
 from ksim.envs.scene import Scene, build_scene
+from ksim.evaluation import conditions
+from ksim.training.checks import checked
 
 HAS_MJLAB = importlib.util.find_spec("mjlab") is not None
 needs_mjlab = pytest.mark.skipif(not HAS_MJLAB, reason="no robot files: pip install --no-deps mjlab")
@@ -55,9 +58,12 @@ def test_go1s_gains_follow_from_its_motors():
         np.testing.assert_allclose(found, expected, rtol=1e-4, err_msg=name)
 
 
-@pytest.fixture(scope="module", params=["g1", "go1"])
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param("g1", marks=needs_mjlab), pytest.param("go1", marks=needs_mjlab), "humanoid"],
+)
 def scene(request) -> Scene:
-    return build_scene(compose([f"task={request.param}_standing"]).task)
+    return build_scene(compose(["task=standing", f"task.scene.robot={request.param}"]).task)
 
 
 def lowest_points(scene: Scene, data: mujoco.MjData) -> np.ndarray:
@@ -68,7 +74,6 @@ def lowest_points(scene: Scene, data: mujoco.MjData) -> np.ndarray:
     return data.geom_xpos[geoms, 2] - model.geom_size[geoms, 0] - along
 
 
-@needs_mjlab
 def test_it_stands_on_the_floor_with_its_feet_alone(scene):
     model = scene.model
     data = mujoco.MjData(model)
@@ -84,7 +89,6 @@ def test_it_stands_on_the_floor_with_its_feet_alone(scene):
     assert touching == set(scene.find("geom", "feet").tolist())
 
 
-@needs_mjlab
 def test_its_home_pose_stands_for_a_second_with_no_action(scene):
     model = scene.model
     data = mujoco.MjData(model)
@@ -96,7 +100,6 @@ def test_its_home_pose_stands_for_a_second_with_no_action(scene):
     assert upright > 0.95 and data.qpos[2] > 0.8 * scene.home_qpos[2]
 
 
-@needs_mjlab
 def test_the_mirrored_pose_has_mirrored_feet(scene):
     """Of a random pose: each foot is where the other one's image is, however the map was written."""
     model, robot = scene.model, scene.robot
@@ -119,3 +122,34 @@ def test_the_mirrored_pose_has_mirrored_feet(scene):
     image_u = robot.mirror.joint_sign_u * q_u[robot.mirror.joint_index_u]
     np.testing.assert_allclose(feet(image_u), feet(q_u)[partner] * [1, -1, 1], atol=2e-3)
     assert np.abs(feet(q_u) - feet(q_u)[partner] * [1, -1, 1]).max() > 0.02  # the pose is not its own image
+
+
+WALKING = [pytest.param("g1_walking", 15, marks=needs_mjlab), pytest.param("go1_walking", 12, marks=needs_mjlab)]
+
+
+@pytest.mark.parametrize(("task", "num_actions"), [*WALKING, ("humanoid_walking", 15), ("kbot_running", 10)])
+def test_walkings_terms_fit_it(task, num_actions):
+    cfg = checked(compose([f"task={task}"]))
+    conditions.check(cfg)
+    env = make_env(cfg.task, "mujoco", 1)  # traces every term
+    cfg.algo.check(env)  # what it sees and does can be mirrored
+    assert env.action_size == num_actions
+
+
+def test_the_humanoid_has_a_persons_proportions():
+    """By Winter (2009): a thigh is 0.245 and a shank 0.246 of the height, the legs 0.322 of the weight."""
+    robot = robots.load("humanoid")
+    model = robot.spec.compile()
+    data = mujoco.MjData(model)
+    mujoco.mj_kinematics(model, data)
+    height, mass = 1.75, model.body_mass.sum()
+    assert len(robot.joint_names) == 21 and mass == pytest.approx(70.0)
+    hip, knee, ankle = (data.body(f"left_{name}").xpos[2] for name in ("thigh", "shin", "foot"))
+    assert (hip - knee) / height == pytest.approx(0.245, abs=0.005)
+    assert (knee - ankle) / height == pytest.approx(0.246, abs=0.005)
+    legs = sum(model.body(f"{side}_{name}").mass[0] for side in ("left", "right") for name in ("thigh", "shin", "foot"))
+    assert legs / mass == pytest.approx(0.322, abs=0.005)
+    head = model.geom("head").id
+    top = data.geom_xpos[head, 2] + model.geom_size[head].sum()
+    sole = data.geom("left_foot_inner").xpos[2] - model.geom("left_foot_inner").size[0]
+    assert top - sole == pytest.approx(height, abs=0.05)
