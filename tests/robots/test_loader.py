@@ -376,3 +376,13 @@ def test_rows_by_regex_and_a_home_pose_of_the_mjcf(arm: Path) -> None:
     assert robot.joint_names == ("shoulder", "elbow")
     np.testing.assert_allclose(robot.home_qpos, [np.pi / 2, 0.5])
     np.testing.assert_array_equal(robot.armature_u, [0.02, 0.0])
+
+
+def test_keyframes_of_the_mjcf_are_kept_by_name(tmp_path):
+    """The scene drops them; a viewer shows them."""
+    text = (Path(robots.__file__).parent / "cartpole" / "cartpole.xml").read_text()
+    keys = '<keyframe><key name="down" qpos="0.2 3.1"/><key qpos="1 1"/><key name="at rest"/></keyframe></mujoco>'
+    (tmp_path / "keyed.xml").write_text(text.replace("</mujoco>", keys))
+    robot = robots.load("cartpole", str(tmp_path / "keyed.xml"))
+    assert robot.keyframes["down"].tolist() == [0.2, 3.1]
+    assert not robot.spec.keys and "" not in robot.keyframes
