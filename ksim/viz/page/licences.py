@@ -4,6 +4,7 @@ MuJoCo's and ONNX Runtime's npm packages name theirs but do not hold it: the Pyt
 """
 
 import importlib.metadata
+import sys
 from pathlib import Path
 
 from ksim.robots import Robot
@@ -23,9 +24,15 @@ def of_distribution(name: str) -> str:
 
 
 def of_robot(robot: Robot) -> str:
-    """What lies beside a robot's MJCF."""
-    folder = Path(robot.spec.modelfiledir)
-    return _joined([path for path in sorted(folder.iterdir()) if path.is_file() and path.name.startswith(_MARKS)])
+    """What lies beside a robot's MJCF; where another package brings that along, the package's."""
+    folder = Path(robot.spec.modelfiledir).resolve()
+    texts = [_joined([path for path in sorted(folder.iterdir()) if path.name.startswith(_MARKS)])]
+    for place in map(Path, sys.path):
+        if place.is_absolute() and folder.is_relative_to(place) and folder != place:
+            package = folder.relative_to(place).parts[0]
+            names = importlib.metadata.packages_distributions().get(package, [])
+            texts += [of_distribution(name) for name in dict.fromkeys(names) if name != "ksim"]
+    return "\n\n".join(filter(None, texts))
 
 
 def _joined(paths: list[Path]) -> str:
