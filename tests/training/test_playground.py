@@ -20,7 +20,7 @@ from ksim.training.checks import checked
 from ksim.training.loop import train
 from ksim.training.resume import resumed_config
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.peers
 SMALL = """
 task=playground task.env=CartpoleBalance task.max_steps=20 physics=mujoco physics.threads=1 seed=3 algo.num_envs=16
 algo.num_env_states_per_minibatch=32 algo.num_minibatches=2 algo.num_learning_epochs=2 algo.actor_hidden=[16]

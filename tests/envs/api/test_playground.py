@@ -135,7 +135,7 @@ def test_a_picture(env):
     assert picture.std() > 5
 
 
-@pytest.mark.slow
+@pytest.mark.peers
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("name", SUITE)
 def test_every_environment_of_the_suite(name, engine):
@@ -166,7 +166,7 @@ def test_every_environment_of_the_suite(name, engine):
         env.close()
 
 
-@pytest.mark.slow
+@pytest.mark.peers
 @pytest.mark.parametrize("name", [n for n in library.names() if n not in SUITE])
 def test_every_other_environment_steps_or_says_what_is_missing(name):
     try:

@@ -133,7 +133,7 @@ def test_a_model_field_that_cannot_differ_is_refused():
         engine._pool.step({}, {"nothing": jnp.zeros(1)}, 1)
 
 
-@pytest.mark.slow
+@pytest.mark.peers
 @pytest.mark.parametrize("name", ["CartpoleBalance", "PendulumSwingup", "CheetahRun", "WalkerWalk", "ReacherEasy"])
 def test_200_steps_as_in_playground(name):
     """On MJX equal; on C MuJoCo equal within float32 before contacts let two trajectories part."""
@@ -152,7 +152,7 @@ def test_200_steps_as_in_playground(name):
     np.testing.assert_allclose(c_reward_TE[:10], reward_TE[:10], rtol=1e-2, atol=2e-2)
 
 
-@pytest.mark.slow
+@pytest.mark.peers
 @pytest.mark.parametrize("name", ["CartpoleSwingup", "CheetahRun", "WalkerWalk"])
 def test_returns_of_256_episodes_come_from_one_distribution(name):
     """Of one fixed policy that moves: sines. Two-sample Kolmogorov-Smirnov test."""
