@@ -1,5 +1,8 @@
 """The core of every viewer, without a screen."""
 
+import threading
+from dataclasses import replace
+
 import mujoco
 import numpy as np
 import pytest
@@ -209,3 +212,29 @@ def test_an_episode_that_ends_begins_anew(sim):
     assert "fallen" in sim.message
     assert sim.history.read(1)[1]["termination/fallen"] == 1.0
     np.testing.assert_allclose(sim.pose.qpos[0][3:7], UP, atol=1e-3)
+
+
+def test_the_old_suspended_pose_is_a_setting(sim, monkeypatch):
+    """A metre up and upright, as K-Scale's earlier ksim had it."""
+    monkeypatch.setattr(sim, "cfg", replace(sim.cfg, suspended_pose=[0.0, 0.0, 1.0, 2.0, 0.0, 0.0, 0.0]))
+    sim.move((0.5, 0.0, 0.0), roll=0.4)
+    sim.suspend()
+    np.testing.assert_allclose(sim.pose.qpos[0][:7], [0.0, 0.0, 1.0, *UP], atol=1e-6)
+    sim.step()
+    np.testing.assert_allclose(sim.pose.qpos[0][:7], [0.0, 0.0, 1.0, *UP], atol=1e-6)
+
+
+def test_two_clients_at_once_lose_nothing(sim):
+    """Each moves the base a hundred times along an axis of its own while the other does."""
+    before = np.array(sim.pose.qpos[0][:2])
+
+    def client(axis):
+        for _ in range(100):
+            sim.move(np.eye(3)[axis] * 0.01)
+
+    threads = [threading.Thread(target=client, args=(axis,)) for axis in (0, 1)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    np.testing.assert_allclose(sim.pose.qpos[0][:2], before + 1.0, atol=1e-4)
