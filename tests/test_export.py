@@ -39,6 +39,7 @@ from ksim.viz.page import knows, make, npm
 
 DEPLOY = Path(__file__).resolve().parent / "deploy"
 STANDING = DEPLOY / "kbot_standing.onnx"
+WALKING = DEPLOY / "kbot_walking.onnx"
 MJCF = {name: Path(loader.__file__).parent / name / f"{name}.xml" for name in ("kbot", "cartpole")}
 
 
@@ -66,10 +67,13 @@ def metadata(path: Path) -> dict:
     return {prop.key: json.loads(prop.value) for prop in onnx.load(path).metadata_props}
 
 
-def play(policy: Path, robot: str, tmp_path: Path, seconds: float, push: float = 0.0) -> dict[str, np.ndarray]:
+def play(
+    policy: Path, robot: str, tmp_path: Path, seconds: float, push: float = 0.0, velocity: tuple[float, ...] = ()
+) -> dict[str, np.ndarray]:
     """What the plain control loop did, in a process where neither ksim nor JAX can be imported."""
     script = DEPLOY / "play_onnx.py"
     argv = [str(script), str(policy), str(MJCF[robot]), str(seconds), str(push), str(tmp_path / "trace.npz")]
+    argv += [str(x) for x in velocity]
     blocked = "import runpy, sys; sys.modules |= dict.fromkeys(['ksim', 'jax']); sys.argv = sys.argv[1:]; "
     code = blocked + "runpy.run_path(sys.argv[0], run_name='__main__')"
     done = subprocess.run([sys.executable, "-c", code, *argv], capture_output=True, text=True, timeout=120)
@@ -260,6 +264,21 @@ def test_it_keeps_the_kbot_standing(push, tmp_path):
     assert len(trace["action"]) == 1000
     assert stands(trace), "the policy falls; if K-Bot's model has changed: tests/deploy/README.md"
     assert np.linalg.norm(trace["qpos"][-1, :2]) < 0.5
+
+
+@pytest.mark.parametrize(
+    ("velocity", "x_range", "turn_range"),
+    [
+        ((0.6, 0.0, 0.0), (4.0, 6.0), (-0.6, 0.6)),
+        ((0.0, 0.0, 0.8), (-0.4, 0.4), (6.0, 10.0)),
+        ((), (-0.3, 0.3), (-0.3, 0.3)),
+    ],
+)
+def test_it_walks_the_kbot_as_it_is_asked_to(velocity, x_range, turn_range, tmp_path):
+    trace = play(WALKING, "kbot", tmp_path, 10.0, velocity=velocity)
+    assert stands(trace), "the policy falls; if K-Bot's model has changed: tests/deploy/README.md"
+    yaw = np.unwrap(2 * np.arctan2(trace["qpos"][:, 6], trace["qpos"][:, 3]))  # it hardly leans
+    assert x_range[0] < trace["qpos"][-1, 0] < x_range[1] and turn_range[0] < yaw[-1] < turn_range[1]
 
 
 def test_without_the_policy_the_kbot_falls(tmp_path):
