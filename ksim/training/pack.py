@@ -88,7 +88,8 @@ class _Member:
         self.status = self.open.enter_context(StatusFile(self.run_dir.status_path))
         log.info("physics: %s", experiment.engine.reason)
         log.info("run directory: %s", self.run_dir.path)
-        log.info("side by side with %d others, in one program", len(self._population) - 1)
+        count = len(self._population) - 1
+        log.info("side by side with %d other%s, in one program", count, "" if count == 1 else "s")
         log.info("%s", table.text(experiment.env))
         self.records = self.open.enter_context(recording(experiment, self.run_dir, self.status))
         resume = bool(checkpoint.steps(self.run_dir.checkpoints))

@@ -94,6 +94,24 @@ def test_jobs_that_are_requeued_preempted_and_killed(login, undisturbed):
     assert [run.log_path.read_text() for run in jobs[1:]] == before
 
 
+def test_a_pack_that_is_requeued(login):
+    """Two jobs to a pack: two jobs of Slurm's, of which one is taken away and given back."""
+    login.slow()
+    launcher = login.start("hydra.sweep.dir=s", "seed=5,6,7,8", "hydra.launcher.jobs_per_pack=2")
+    wait_for(lambda: len(login.jobs("s")) == 4, "four frozen jobs")
+    jobs = login.jobs("s")
+    wait_for(lambda: all(checkpoint.steps(run.checkpoints) for run in jobs), "a checkpoint of each job")
+    assert number(jobs[0]) == number(jobs[1]) != number(jobs[2]) == number(jobs[3])
+    slurm("scontrol", "requeue", number(jobs[0]))
+    wait_for(lambda: all(resumes(run) for run in jobs[:2]), "the requeued pack")
+    login.fast()
+    printed, _ = launcher.communicate(timeout=300)
+    assert launcher.returncode == 0, printed
+    assert [state(run) for run in jobs] == ["completed"] * 4 and not any(resumes(run) for run in jobs[2:])
+    steps = [[line["step"] for line in metrics.read(run.metrics_path)] for run in jobs]
+    assert all(step == steps[0] == sorted(set(step)) for step in steps)  # nothing is lost, nothing twice
+
+
 def test_a_job_that_reaches_its_time_limit_twice(time_limit, undisturbed):
     login, process = time_limit
     wait_for(lambda: login.jobs("s"), "a frozen job")
