@@ -162,9 +162,8 @@ class Page:
         self.mouse("mouseReleased", *at, buttons=0)
 
     def place(self, text: str) -> tuple[float, float]:
-        """The middle of the smallest visible element that reads so."""
-        found = self.evaluate(_PLACE % json.dumps(text))
-        assert found, f"nothing reads {text!r}"
+        """The middle of the smallest visible element that reads so, once there is one."""
+        found = self.wait_until(_PLACE % json.dumps(text))
         return found["x"], found["y"]
 
     def press(self, key: str, code: str, key_code: int, shift: bool = False) -> None:
