@@ -82,8 +82,11 @@ GROUND = PatchesCfg(
 )
 ACTIONS = {
     "legs": {
-        "_target_": "ksim.mdp.actions.joint_position",
+        "_target_": "ksim.mdp.actions.stepping_joint_position",
         "joints": "legs",
+        "clock": "gait",
+        "sensor": "feet",
+        "height": 0.05,
         "scale": 0.5,
         "clip": [-0.5, 0.5],
         "delay": {"range_s": [0.015, 0.015]},
@@ -165,6 +168,7 @@ def test_every_term_that_pages_know_is_that_of_the_env(browser, kbot_cfg, tmp_pa
     cfg.algo = dataclasses.replace(cfg.algo, symmetry="none")
     cfg.task.observations["actor"]["terms"] = PRESENT
     cfg.task.commands, cfg.task.actions, cfg.task.terminations = COMMANDS, ACTIONS, {}
+    cfg.task.scene.sensors = {"feet": {"_target_": "ksim.mdp.sensors.contact", "bodies": "feet", "against": "floor"}}
     cfg.task.scene.terrain, cfg.task.scene.patches = "patches", GROUND
     targets = {term["_target_"] for term in (*PRESENT.values(), *COMMANDS.values())}
     assert targets == knows.OBSERVATIONS | knows.COMMANDS
