@@ -18,8 +18,13 @@ from ksim.errors import ConfigError
 
 REPO = Path(__file__).resolve().parent.parent.parent
 FILES = {path.stem: yaml.safe_load(path.read_text()) for path in (REPO / "conf" / "task").glob("*.yaml")}
-TASKS = sorted(name for name, task in FILES.items() if "_target_" not in task)  # those of terms
-ROBOT = {"standing": ["task.scene.robot=kbot"]}  # of tasks that know none
+LAYERS = {"rough_ground"}  # for another task's defaults
+TASKS = sorted(name for name, task in FILES.items() if "_target_" not in task and name not in LAYERS)  # those of terms
+# What tasks leave to the user.
+GIVEN = {
+    "standing": ["task.scene.robot=kbot"],
+    "walking": ["task.scene.robot=kbot"],
+}
 
 
 @pytest.fixture
@@ -37,7 +42,7 @@ def user_dir(tmp_path):
 
 @pytest.mark.parametrize("task", TASKS)
 def test_every_task_composes(task):
-    cfg = compose.compose([f"task={task}", *ROBOT.get(task, [])])
+    cfg = compose.compose([f"task={task}", *GIVEN.get(task, [])])
     assert isinstance(cfg, Config) and cfg.name == task
     assert cfg.algo.rollout_length * cfg.algo.num_envs == cfg.algo.dataset_size
 
@@ -74,7 +79,7 @@ def test_a_null_seed_is_drawn_and_frozen(tmp_path):
 
 @pytest.mark.parametrize("task", TASKS)
 def test_a_frozen_config_is_the_same_config(task, tmp_path):
-    cfg = compose.compose([f"task={task}", *ROBOT.get(task, []), "logger=[wandb,tensorboard]"])
+    cfg = compose.compose([f"task={task}", *GIVEN.get(task, []), "logger=[wandb,tensorboard]"])
     (tmp_path / "config.yaml").write_text(freeze(cfg))
     assert load_frozen(tmp_path / "config.yaml") == cfg
     assert list(load_frozen(tmp_path / "config.yaml").task.rewards) == list(cfg.task.rewards)
@@ -131,8 +136,10 @@ def test_a_task_is_given_by_keywords():
 
 
 def test_a_task_fits_on_one_screen():
+    """And what is the same for all robots, on two."""
     for task in TASKS:
-        assert len((REPO / "conf" / "task" / f"{task}.yaml").read_text().splitlines()) <= 80
+        limit = 120 if task in GIVEN else 80
+        assert len((REPO / "conf" / "task" / f"{task}.yaml").read_text().splitlines()) <= limit
 
 
 # Events: the default, and how a task is rid of it. --------------------------------------------------------------------
