@@ -226,7 +226,10 @@ def test_each_contact_of_a_geom_counts_where_its_sensor_looks():
 
 
 MISTAKES = [
-    ({"bodies": "foot"}, r"sensors\.c: no body matches 'foot'; parts with bodies: base, feet; there are: .*torso"),
+    (
+        {"bodies": "foot"},
+        r"sensors\.c: no body matches 'foot'; parts with bodies: base, trunk, feet; .*torso",
+    ),
     ({"geoms": "(x"}, r"task\.scene\.sensors\.c: geom pattern '\(x' is not a regular expression"),
     ({}, r"task\.scene\.sensors\.c: give either 'bodies' or 'geoms'"),
     ({"bodies": FEET, "against": "flor"}, r"task\.scene\.sensors\.c: against: there is no geom 'flor'"),

@@ -59,8 +59,9 @@ MISTAKES = [
     # a group's choice
     (
         "task=kbot_standin",
-        "task: there is no 'kbot_standin' (did you mean 'kbot_standing'?);"
-        " there are 'cartpole_balance', 'kbot_standing', 'standing'",
+        re.compile(
+            r"task: there is no 'kbot_standin' \(did you mean 'kbot_standing'\?\); there are 'cart"
+        ),
     ),
     ("physics=mjxx", "physics: there is no 'mjxx' (did you mean 'mjx'?); there are 'auto', 'mjx', 'mujoco'"),
     ("+algo=ppo", "+algo=ppo: a run has one algo already; write it without the +"),

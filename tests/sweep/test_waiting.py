@@ -223,7 +223,7 @@ def test_jobs_in_packs_are_one_job_to_slurm_each(slurm):
     sweep = (*SWEEP[:-1], "seed=1,2,3", "algo.num_envs=256,128", "hydra.launcher.jobs_per_pack=2")
     code, printed = slurm.run(*sweep, code=MAIN)
     assert code == 1 and "4 wait (PartitionConfig); 0 ended" in printed, printed
-    assert "not in one program with the jobs before, as algo.num_envs differs: " in printed
+    assert "not in one program with the jobs before, because of algo.num_envs: " in printed
     jobs = slurm.jobs("s")
     numbers = {name: json.loads((path / "slurm.json").read_text())["job"] for name, path in jobs.items()}
     assert sorted(numbers.values()) == ["7_0", "7_0", "7_1", "7_1", "7_2", "7_3"]

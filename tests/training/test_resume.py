@@ -66,7 +66,7 @@ def test_a_signal_in_the_final_evaluation_ends_it_and_nothing_is_lost(tmp_path, 
         os.kill(os.getpid(), signal.SIGTERM)
         pytest.fail("it went on")
 
-    monkeypatch.setattr("ksim.training.loop.evaluate_into", interrupted)
+    monkeypatch.setattr("ksim.training.records.evaluate_into", interrupted)
     with pytest.raises(SystemExit) as stopped:
         fresh(tmp_path, "runs", 2, "eval.episodes=2", "eval.video=false")
     assert stopped.value.code == 143

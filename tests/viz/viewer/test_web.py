@@ -393,7 +393,7 @@ def test_two_browsers_and_one_that_drops_out_while_it_drags(page, viewer, tmp_pa
         assert not sim.paused
         x, y = torso(other)
         for kind, at in (("mousePressed", x), *(("mouseMoved", x - 20 * i) for i in range(1, 10))):
-            other._mouse(kind, at, y)
+            other.mouse(kind, at, y)
             time.sleep(0.05)
         until(lambda: bool(sim.pose.pull.any()))
         assert complaints(other) == []
