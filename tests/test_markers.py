@@ -15,6 +15,9 @@ def test_training(): pass
 @pytest.mark.slow
 @pytest.mark.slurm
 def test_slurm(): pass
+@pytest.mark.slow
+@pytest.mark.screen
+def test_screen(): pass
 @pytest.mark.peers
 class TestPeers:
     def test_peers(self): pass
@@ -28,6 +31,7 @@ class TestPeers:
         (["-m", "not slow"], {"plain"}),
         (["-m", "slow"], {"slow"}),
         (["-m", "training"], {"training"}),
+        (["-m", "screen"], {"screen"}),
         (["-m", "slurm or peers"], {"slurm", "peers"}),
         (["-m", "peers and not slow"], {"peers"}),
     ],

@@ -2,8 +2,8 @@
 
 import re
 
-# Trainings of minutes, a cluster, other libraries: only where -m names them, whatever else it says.
-ON_REQUEST = {"training", "slurm", "peers"}
+# Trainings of minutes, a cluster, other libraries, windows and browsers: only where -m names them.
+ON_REQUEST = {"training", "slurm", "peers", "screen"}
 
 
 def pytest_collection_modifyitems(config, items):

@@ -59,9 +59,7 @@ MISTAKES = [
     # a group's choice
     (
         "task=kbot_standin",
-        re.compile(
-            r"task: there is no 'kbot_standin' \(did you mean 'kbot_standing'\?\); there are 'cart"
-        ),
+        re.compile(r"task: there is no 'kbot_standin' \(did you mean 'kbot_standing'\?\); there are 'cart"),
     ),
     ("physics=mjxx", "physics: there is no 'mjxx' (did you mean 'mjx'?); there are 'auto', 'mjx', 'mujoco'"),
     ("+algo=ppo", "+algo=ppo: a run has one algo already; write it without the +"),

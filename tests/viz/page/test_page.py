@@ -29,6 +29,7 @@ from ksim.viz.page import knows, make, npm
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.screen,
     pytest.mark.skipif(chromium.executable() is None, reason="apt-get install chromium"),
 ]
 

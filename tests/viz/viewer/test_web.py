@@ -33,6 +33,7 @@ from ksim.viz.viewer.web.viewer import WebViewer
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.screen,
     pytest.mark.skipif(chromium.executable() is None, reason="apt-get install chromium"),
 ]
 SIZE = (1200, 800)

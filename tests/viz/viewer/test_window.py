@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from support.window import Person, virtual_display
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.screen]
 
 README = Path(__file__).parents[3] / "README.md"
 TASK = """
