@@ -144,7 +144,7 @@ def slurm(*command: str) -> str:
 
 def resumes(run: RunDir) -> int:
     """How often the run was taken up again, from a checkpoint."""
-    return run.log_path.read_text().count("resuming at")
+    return run.log_path.read_text().count("resuming at") if run.log_path.exists() else 0
 
 
 def assert_same(a: RunDir, b: RunDir) -> None:
