@@ -18,7 +18,7 @@ from ksim.mdp import commands, events, randomize
 
 pytestmark = pytest.mark.slow  # every term in one program
 E, T = 3, 3
-DRAWS = ("uniform", "normal", "randint")
+DRAWS = ("uniform", "normal", "randint", "bernoulli")
 KNEES, FEET, TORSO = ".*knee.*", ".*collision_capsule.*", "base"
 MODES = {"startup": {}, "reset": {}, "step": {}, "interval": {"interval_range_s": [0.02, 0.1]}}
 EVENTS = {
@@ -95,6 +95,7 @@ def every_draw():
                 "low": [0.0, 0.0],
                 "high": [1.0, 1.0],
             },
+            "gait": {"_target_": f"{MDP}.commands.gait_clock", "resampling_time_range_s": [0.02, 0.06]},
         },
         events=every_event(),
         terminations={"time_out": {"_target_": f"{MDP}.terminations.time_out"}},
@@ -153,7 +154,7 @@ def test_every_term_that_draws_is_there():
     for module, known in (
         (events, EVENTS),
         (randomize, EVENTS),
-        (commands, (commands.uniform_velocity, commands.uniform)),
+        (commands, (commands.uniform_velocity, commands.gait_clock, commands.uniform)),
     ):
         own = [
             x for n, x in vars(module).items() if (not n.startswith("_") and inspect.isroutine(x)) or inspect.isclass(x)
