@@ -44,7 +44,7 @@ def test_a_robot_that_is_asked_to_stand_stands_and_one_that_is_asked_to_walk_ste
     assert ((stepping > 0.4) & (stepping < 0.9)).all()
 
 
-@pytest.mark.slow
+@pytest.mark.training  # it learns nothing, but compiles for a minute
 def test_it_steps_on_mjx():
     player = Player(task(), "mjx")
     state, _ = player.reset(2)

@@ -176,6 +176,7 @@ def test_the_video_shows_the_robot(kbot):
     assert frames.std() > 5
 
 
+@pytest.mark.training
 def test_the_kbot_trains_and_is_evaluated_on_mjx_too(tmp_path):
     # Compiling takes most of the time here, so it is told to be quick. The number of threads is left to ksim.
     flags = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
@@ -323,7 +324,7 @@ def test_a_killed_training_leaves_a_run_that_can_be_evaluated(tmp_path, capsys):
 # Learning. ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("engine", "limit_s"), [("mujoco", 60), ("mjx", 300)])
+@pytest.mark.parametrize(("engine", "limit_s"), [("mujoco", 60), pytest.param("mjx", 300, marks=pytest.mark.training)])
 def test_the_cart_pole_is_learned_by_two_cores_in_time(tmp_path, engine, limit_s):
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     code, _, err = ksim_run(tmp_path, "task=cartpole_balance", f"physics={engine}", "eval.episodes=0")

@@ -51,7 +51,7 @@ def first_update(env, ppo, state):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("engine", ["mujoco", "mjx"])
+@pytest.mark.parametrize("engine", ["mujoco", pytest.param("mjx", marks=pytest.mark.training)])
 def test_each_member_computes_what_it_computes_alone(engine):
     """The first rollout, its losses and gradients; then the state after two whole iterations."""
     configs = [compose([*SMALL, f"physics={engine}", *job.split()]) for job in JOBS]

@@ -216,7 +216,7 @@ def test_stopped_by_a_signal_and_resumed(tmp_path, signum, code, state):
     assert_same(run, whole)
 
 
-@pytest.mark.slow
+@pytest.mark.training
 def test_killed_again_and_again_at_random_moments(tmp_path):
     """Checkpoints are written all the time, so that kills fall into them, too; KSIM_TEST_KILLS sets how many."""
     rng = np.random.default_rng(0)
