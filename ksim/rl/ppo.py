@@ -96,9 +96,10 @@ class PPO(Algorithm):
     max_learning_rate: float = setting(1e-2, above=0, traceable=True)  # upper bound of the adaptive learning rate
     max_grad_norm: float = setting(1.0, above=0, traceable=True)  # gradients are scaled down to this global norm
     init_std: float = setting(0.35, above=0)  # first standard deviation of every action element, in action units
-    # Standard deviations stay below init_std / (1 + steps / this), env steps, so that the policy learns to act without
-    # the noise that an evaluation leaves out; None: they are learned alone.
+    # Standard deviations stay below init_std * exp(-steps / this), env steps, until that is final_std, so that the
+    # policy learns to act without the noise that an evaluation leaves out; None: they are learned alone.
     std_decay_steps: float | None = setting(None, above=0, traceable=True)
+    final_std: float = setting(0.02, above=0, traceable=True)  # see std_decay_steps; in action units
     actor_hidden: tuple[int, ...] = setting((256, 128, 128), above=0)  # widths of the actor's hidden layers
     critic_hidden: tuple[int, ...] = setting((256, 128, 128), above=0)  # widths of the critic's hidden layers
     activation: str = setting("elu", choices=tuple(ACTIVATIONS))
@@ -367,8 +368,8 @@ def limited(ppo: PPO, log_std: Float[Array, " a"], num_iterations: Int[Array, ""
     """Logarithms of standard deviations, none above what `std_decay_steps` allows after some iterations."""
     if ppo.std_decay_steps is None:
         return log_std
-    largest = ppo.init_std / (1.0 + num_iterations * (ppo.dataset_size / ppo.std_decay_steps))
-    return jnp.minimum(log_std, jnp.log(largest))
+    falling = ppo.init_std * jnp.exp(-num_iterations * (ppo.dataset_size / ppo.std_decay_steps))
+    return jnp.minimum(log_std, jnp.log(jnp.maximum(falling, ppo.final_std)))
 
 
 def adapt_learning_rate(
