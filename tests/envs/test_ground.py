@@ -73,6 +73,21 @@ def test_starts_are_where_a_robot_stands_on_top_of_the_ground(scene):
         assert abs(start[2] - ray_height(scene, data, *start[:2])) < 0.05
 
 
+def test_starts_are_above_what_is_not_level():
+    scene = make({"hillside": {"_target_": lambda patch: 0.3 * patch.x}}, levels=1)
+    data = at_home(scene, scene.ground.starts[0, 0])
+    assert min((c.dist for c in data.contact[: data.ncon]), default=0.0) > -0.003
+
+
+def test_every_patch_is_drawn_for_itself():
+    """Levels of one kind are not one pattern that is scaled, nor are its columns one pattern."""
+    ground = make({"rough": KINDS["rough"] | {"columns": 2}}, levels=2).ground
+    around = np.random.default_rng(0).uniform(-1.9, 1.9, (400, 2))
+    heights = [ground.height(jnp.asarray(start[:2] + around)) for start in ground.starts.reshape(-1, 3)]
+    alike = np.corrcoef(np.asarray(heights)) - np.eye(4)
+    assert np.abs(alike).max() < 0.3
+
+
 def patch(difficulty=1.0, size=6.0, spacing=0.05, start_radius=0.5):
     along = np.linspace(-0.5 * size, 0.5 * size, round(size / spacing) + 1)
     x, y = np.meshgrid(along, along)

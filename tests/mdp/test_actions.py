@@ -142,6 +142,16 @@ def test_feet_are_lifted_straight_up_when_the_clock_says_so(kbot_feet):
         np.testing.assert_allclose(data.xmat[feet], home.xmat[feet], atol=0.02)
 
 
+@pytest.mark.parametrize("action", [-9.0, 9.0])
+def test_what_an_action_adds_to_a_step_stays_within_the_ranges(kbot_feet, action):
+    term = {"_target_": actions.stepping_joint_position, "clock": "gait", "sensor": "feet", "height": 0.08}
+    for clock in ((0.0, 1.0), (0.0, -1.0)):  # either foot in the middle of its swing
+        target_u = controls(
+            kbot_feet, simulation(kbot_feet), np.full(20, action), memory=commanded(*clock, name="gait"), a=term
+        )
+        np.testing.assert_allclose(target_u, ranges(kbot_feet)[int(action > 0)], atol=1e-6)
+
+
 MISTAKES = [
     (
         {
