@@ -149,8 +149,7 @@ def _run(population: Population, members: Sequence[_Member], stop: StopRequest) 
     """
     if not any(member.is_running for member in members):
         return
-    which = [member.index for member in members]
-    numbers = {path: x[jnp.array(which)] for path, x in population.numbers.items()}
+    numbers = population.numbers_of([member.index for member in members])
     states_M = population.stack([member.first for member in members])
     for member in members:
         member.first = None

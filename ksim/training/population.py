@@ -88,9 +88,9 @@ class Population:
         """A member's `Algorithm.init` as a function of the key; compiled once for all of them."""
         return partial(self._init, self.numbers_of(member))
 
-    def numbers_of(self, member: int) -> Numbers:
-        """A member's own."""
-        return {path: x[member] for path, x in self.numbers.items()}
+    def numbers_of(self, members: int | Sequence[int]) -> Numbers:
+        """A member's own, or those of some, with an axis of members in front."""
+        return {path: x[np.asarray(members)] for path, x in self.numbers.items()}
 
     def train_chunk(self, numbers: Numbers, states_M: Any) -> tuple[Any, Metrics, dict[str, Bool[Array, " M"]]]:
         """`ksim.rl.train_chunk` of all members, to be jitted; states have an axis of members in front."""

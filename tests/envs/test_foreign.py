@@ -129,6 +129,19 @@ def test_time_limits_ends_and_resets_are_ksims(conf):
     assert seen[ended].episode["return"][1] == pytest.approx(0.8 * (ended + 1))
     assert seen[ended].log["terminated"] == 1 and seen[3].log["length"] >= 4
     np.testing.assert_allclose(seen[3].episode["metric/height"][0], x_E[0], rtol=1e-5)
+    assert not seen[0].terminal.prev_action.any()
+    np.testing.assert_array_equal(seen[1].terminal.prev_action, action_Ea)
+
+
+def test_nothing_of_a_diverged_env_is_learned_from(conf):
+    """Its reward is a number, but of no state that is one."""
+    env = make_env(compose(["task=bead"], conf).task, "mujoco")
+    carry, obs = quick_jit(env.reset, static_argnums=1)(jax.random.key(0), 2)
+    carry, out = quick_jit(env.step)(carry, np.array([[1e12], [0.5]], np.float32))
+    assert out.reward.tolist() == pytest.approx([0.0, 0.5 * env.reward_scale])
+    assert out.terminated.tolist() == [True, False] and out.log["nan_guard"] == 1 and out.ends["terminated"].sum() == 0
+    np.testing.assert_array_equal(out.terminal_obs["actor"][0], obs["actor"][0])
+    assert 0 <= out.obs["actor"][0, 0] < 1 and out.episode["return"].tolist() == pytest.approx([0.0, 0.5])
 
 
 def test_what_it_has_not_is_said(conf):

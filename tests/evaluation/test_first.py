@@ -60,6 +60,9 @@ def test_film_and_plots_end_with_the_episodes_last_state(fallen, shown, tmp_path
     np.testing.assert_array_equal(plots["joint_positions"][1]["hinge"], angle_T)
     assert plots["joint_positions"][0][-1] == pytest.approx(length * env.step_dt)
     assert plots["actions"][0][-1] == pytest.approx((length - 1) * env.step_dt)
+    times_T, rewards = plots["rewards"]
+    assert times_T[0] == plots["joint_velocities"][0][0] == pytest.approx(env.step_dt)  # what the first action led to
+    assert sum(map(np.sum, rewards.values())) * env.step_dt == pytest.approx(episodes.values["return"][0], rel=1e-4)
 
 
 def test_a_film_of_a_long_episode_shows_its_beginning(fallen, shown, tmp_path):

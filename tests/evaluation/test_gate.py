@@ -14,12 +14,14 @@ from ksim.config.compose import compose, freeze, load_frozen
 from ksim.config.gate import BoundCfg, ConditionCfg, bounds
 from ksim.errors import ConfigError
 from ksim.evaluation import conditions as gate_conditions
+from ksim.evaluation import gate
 from ksim.evaluation.episodes import evaluate, evaluate_until
 from ksim.rl.actor_critic import GaussianPolicy
 from ksim.rl.networks import MLP
 from ksim.rl.normalizer import Normalizer
 from ksim.store import checkpoint, metrics, status
 from ksim.training.loop import train
+from ksim.training.records import Records
 from ksim.training.resume import resumed_config
 from ksim.training.time_to_gate import TimeToGate
 
@@ -139,15 +141,41 @@ def test_a_judgement_is_over_once_too_many_fell():
     assert ends.values["length"].tolist() == [1, 1, 1, 1, 1]  # env 3 fell in the first step
 
 
+def test_each_judgement_plays_episodes_of_its_own_where_the_curricula_stand(monkeypatch):
+    judge = gate.GateJudge(compose([*CARTPOLE, EASY]), 0)
+    seen = []
+    terms = {"level": SimpleNamespace(path="task.curriculum.level")}
+    env = SimpleNamespace(curriculum=SimpleNamespace(terms=terms))
+
+    def play(policy, key, curriculum):
+        seen.append((jax.random.key_data(key).tolist(), curriculum))
+        return {"falls": 0.0}
+
+    monkeypatch.setattr(judge, "_player", lambda condition: (env, play))
+    levels = {"task.curriculum.level": 0.7, "num_steps": 9}
+    for step in (100, 200, 100):
+        judge.judge(None, levels, step)  # type: ignore[arg-type]
+    keys = [key for key, _ in seen]
+    assert keys[0] == keys[2] != keys[1] and all(curriculum is levels for _, curriculum in seen)
+
+
+def test_the_time_of_a_judgement_is_that_of_all_its_evaluations():
+    def judge(*_, **numbers):
+        return SimpleNamespace(judge=lambda *_: dict(numbers))
+
+    records = SimpleNamespace(judge=judge(eval_time_s=2.0), gate=judge(eval_time_s=3.0), step=0)
+    assert Records.judged(records, None, {})["eval_time_s"] == 5.0  # type: ignore[arg-type]
+
+
 def test_one_pass_alone_is_not_enough():
     cfg = compose([*CARTPOLE, EASY, "eval.stop_at_gate=true"])
     times = [
         {"gate/passed": x, "wall_time_s": 10.0 * i, "eval_time_s": 1.0} for i, x in enumerate((1.0, 0.0, 1.0, 1.0))
     ]
     told = []
-    gate = TimeToGate(cfg, 0)
+    to_gate = TimeToGate(cfg, 0)
     listener = SimpleNamespace(passed=lambda *figures: told.append(figures))
-    seen = [gate.look(line, 100 * i, listener) for i, line in enumerate(times)]  # type: ignore[arg-type]
+    seen = [to_gate.look(line, 100 * i, listener) for i, line in enumerate(times)]  # type: ignore[arg-type]
     assert seen == [{}, {}, {}, {"gate/step": 300.0, "gate/time_s": 26.0}] and told == [(300, 26.0)]
     recalled = TimeToGate(cfg, 0)
     recalled.recall([{"step": 1}, *times[:3]])
@@ -175,6 +203,8 @@ def test_a_training_ends_at_its_gate_and_a_resumed_one_at_the_same_step(tmp_path
     assert 0 < lines[1]["gate/time_s"] < lines[1]["wall_time_s"]
     assert checkpoint.steps(undisturbed.checkpoints)[-1] == 2 * CHUNK
 
-    run = fresh(tmp_path, "runs", 1, *STOPPING)  # one pass, then stopped
+    run = fresh(tmp_path, "runs", 1, *STOPPING)  # one pass, then killed between a line and its checkpoint
+    with run.metrics_path.open("a") as file:
+        file.write(undisturbed.metrics_path.read_text().splitlines(keepends=True)[1])
     train(resumed_config(run, [f"algo.total_steps={9 * CHUNK}"]), run, resume=True)
     assert_same(run, undisturbed)

@@ -1,5 +1,6 @@
 """Command terms: what they draw, and what becomes of it as the robot moves."""
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,6 +10,9 @@ from scipy.spatial.transform import Rotation
 from support import plain
 from support.terms import context, simulation
 
+from ksim.envs.managers import CommandManager
+from ksim.envs.settings import CommandSettings
+from ksim.envs.terms import resolve
 from ksim.errors import ConfigError
 from ksim.mdp import commands
 
@@ -69,3 +73,30 @@ def test_uniform_draws_each_element_in_its_range(cartpole):
     assert uniform(value[:, 0], -1, 0) and uniform(value[:, 1], 2, 5)
     assert abs(np.corrcoef(value.T)[0, 1]) < 0.02
     assert value.dtype == jnp.float32
+
+
+class height(eqx.Module):  # noqa: N801
+    def init(self, ctx, key):
+        return jnp.zeros(())
+
+    def __call__(self, ctx, carry):
+        return ctx.base_pos[2:], carry
+
+
+class twice(height):  # noqa: N801
+    def __call__(self, ctx, carry):
+        return 2.0 * ctx.command("height"), carry
+
+
+def test_a_command_sees_what_those_before_it_are_by_now(kbot):
+    """In a terminal observation, too, for which nothing is drawn."""
+    terms = {kind.__name__: {"_target_": kind, "resampling_time_range_s": None} for kind in (height, twice)}
+    manager = CommandManager(resolve("task.commands", terms, CommandSettings), 0.02)
+    data = plain.make(kbot.model, kbot.home_qpos)
+    memory = manager.advance(context(kbot, data), jax.random.key(0), True)
+    for renew in (lambda ctx: manager.advance(ctx, jax.random.key(1), False), manager.refresh):
+        data.qpos[2] += 0.5
+        memory = renew(context(kbot, data, memory=memory))
+        found = manager.values(memory)
+        np.testing.assert_allclose(found["height"], data.qpos[2:3], rtol=1e-6)
+        np.testing.assert_allclose(found["twice"], 2.0 * data.qpos[2:3], rtol=1e-6)

@@ -5,6 +5,7 @@ import logging
 import shutil
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from ksim.store import checkpoint, metrics, run_dir, status
 from ksim.store.run_dir import RunDir
 from ksim.system.logs import logging_to, logging_to_each
 from ksim.training.loop import train
-from ksim.training.pack import train_pack
+from ksim.training.pack import _Judges, train_pack
 from ksim.training.population import Population
 from ksim.training.resume import resumed_config
 from ksim.training.stop import StopRequest
@@ -88,6 +89,20 @@ def assert_close(a: RunDir, b: RunDir) -> None:
         np.testing.assert_allclose(left[name], right[name], rtol=2e-3, atol=2e-4, err_msg=name)
     for one, other in zip(lines_without_time(a), lines_without_time(b), strict=True):
         assert one == pytest.approx(other, rel=2e-3, abs=2e-4)
+
+
+def test_each_judgement_is_of_its_own_episodes_and_curricula():
+    """The numbers of those that are due, in whatever company."""
+
+    class Judges(_Judges):
+        def __init__(self):
+            judge = SimpleNamespace(numbers=lambda played, curriculum, begin: (played, curriculum["level"]))
+            self._members = [SimpleNamespace(records=SimpleNamespace(judge=judge))] * 3
+            self._numbers, self._keys_M, self._play = {}, None, lambda *_: np.array([10, 11, 12])
+
+    shared = SimpleNamespace(curriculum={"level": np.array([0, 1, 2])})
+    judged = Judges()(SimpleNamespace(env_carry=SimpleNamespace(shared=shared)), [0, 2])
+    assert {i: numbers() for i, numbers in judged.items()} == {0: (10, 0), 2: (12, 2)}
 
 
 def test_each_has_a_directory_as_if_it_were_alone(together, alone):

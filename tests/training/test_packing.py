@@ -6,6 +6,7 @@ from ksim.config.compose import compose
 from ksim.training.packing import packs, varied
 
 TASK = "task=cartpole_balance"
+GOAL = "+task.commands.goal={_target_:ksim.mdp.commands.uniform,resampling_time_range_s:null,"
 
 
 def configs(*jobs: str):
@@ -41,6 +42,7 @@ def test_seeds_and_numbers_train_together():
         ("", "task.sim.timestep=0.005", "task.sim.timestep"),
         ("", "task.rewards.upright=null", "task.rewards.upright"),
         ("physics=mjx", "physics=mujoco", "physics.engine"),
+        (GOAL + "low:[0.0],high:[1.0]}", GOAL + "low:[0.0,0.0],high:[1.0,1.0]}", "task.commands.goal."),  # shapes
     ],
 )
 def test_what_makes_another_program_trains_apart_and_it_is_said_why(one, other, path):

@@ -12,7 +12,7 @@ from mujoco_playground.config import dm_control_suite_params
 from ksim.config.compose import compose, freeze, load_frozen, plain, with_overrides
 from ksim.envs.env import make_env
 from ksim.envs.playground import library
-from ksim.envs.playground.task import PlaygroundCfg, ppo_settings
+from ksim.envs.playground.task import PlaygroundCfg, observation_keys, ppo_settings
 from ksim.errors import ConfigError
 from ksim.rl.ppo import PPO
 from ksim.training.checks import checked
@@ -62,6 +62,14 @@ def test_settings_of_playgrounds_authors_are_the_tasks():
 def test_the_settings_of_every_environment_are_those_of_a_ppo():
     for name in library.names():
         PPO(**ppo_settings(name))
+
+
+def test_a_critic_sees_what_is_privileged_where_there_is_such_a_thing():
+    both, one = {"state": 0, "privileged_state": 0}, {"state": 0}
+    assert observation_keys("CartpoleBalance", both) == {"actor": "state", "critic": "privileged_state"}
+    assert observation_keys("CartpoleBalance", one) == {"actor": "state", "critic": "state"}
+    with pytest.raises(ConfigError, match="Go1JoystickFlatTerrain has no observation 'privileged_state' for the crit"):
+        observation_keys("Go1JoystickFlatTerrain", one)  # its authors ask for it
 
 
 @pytest.mark.parametrize(
