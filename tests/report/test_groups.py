@@ -1,5 +1,6 @@
 """Which runs belong together, and what is said to tell the groups apart."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -116,6 +117,21 @@ def test_a_seed_counts_once(make_run):
     (group,) = task.groups
     assert [run.path.name for run in group.counted] == ["whole", "further"]
     assert len(group.runs) == 5
+
+
+def test_of_runs_that_got_equally_far_the_newest_counts(make_run):
+    """By when they began, then by their numbers, as where they began within one second."""
+
+    def run(name, hour):
+        made = make_run(name)
+        at = {"started_at": f"2026-01-31T{hour}:00:00+00:00"}
+        made.status_path.write_text(json.dumps(json.loads(made.status_path.read_text()) | at))
+        return made
+
+    made = [run("2_b", 13), run("3_c", 12), run("9_d", 13), run("10_e", 13)]
+    for some, name in ((made[:2], "2_b"), (made, "10_e")):
+        (task,) = tasks(*some)
+        assert [run.path.name for run in task.groups[0].counted] == [name]
 
 
 def test_differing_paths_of_plain_mappings():
