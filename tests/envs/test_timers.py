@@ -33,7 +33,7 @@ def test_times_become_steps_as_exact_numbers_do(dt):
             drawn = draw_steps(jax.random.key(quarters), (seconds, seconds), float(dt), at_least=0)
             assert int(drawn) == expected, seconds
             driven = draw(jax.random.key(quarters), jnp.float32(seconds), jnp.float32(seconds))  # by a curriculum
-            assert int(driven) == expected, seconds
+            assert int(driven) == expected and driven.dtype == jnp.int32, seconds
 
 
 @pytest.mark.parametrize(("range_s", "dt"), [((0.075, 0.125), 0.05), ((0.0, 0.015), 0.01), ((0.03, 0.09), 0.02)])

@@ -174,6 +174,18 @@ def test_a_tree_that_does_not_fit_names_the_leaf(tmp_path, change, message):
         checkpoint.load(path, {"critic": like})
 
 
+def test_of_many_leaves_that_do_not_fit_five_are_named(tmp_path):
+    path = checkpoint.save(tmp_path, 1, {"tree": {}}, {})
+    with pytest.raises(CheckpointError, match=r"l4: not in the file; and 3 more$"):
+        checkpoint.load(path, {"tree": {f"l{i}": 0.5 for i in range(8)}})
+
+
+def test_the_first_step_is_0(tmp_path):
+    assert checkpoint.load(checkpoint.save(tmp_path, 0, {}, {}), {}).step == 0 and checkpoint.steps(tmp_path) == [0]
+    with pytest.raises(ValueError, match="step -1 is negative"):
+        checkpoint.save(tmp_path, -1, {}, {})
+
+
 def test_meta_and_manifest(tmp_path):
     path = checkpoint.save(tmp_path, 5, _trees(), {"score": np.float32(0.5), "nan": float("nan"), "names": ("a", "b")})
     loaded = checkpoint.load(path, {})

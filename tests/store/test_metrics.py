@@ -67,6 +67,15 @@ def test_truncate_after(tmp_path):
     assert path.read_bytes() == b""
 
 
+def test_a_line_that_tells_no_step_belongs_to_those_before_it(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"return": 0.1}\n')
+    _write(path, 1, 2)
+    with metrics.MetricsWriter(path) as writer:
+        writer.truncate_after(1)
+    assert metrics.read(path) == [{"return": 0.1}, {"step": 1, "return": 0.1}]
+
+
 def test_a_damaged_line_is_left_out_and_said(tmp_path, caplog):
     path = tmp_path / "metrics.jsonl"
     _write(path, 1, 2, 3)

@@ -82,9 +82,35 @@ def test_a_damaged_or_absent_file(tmp_path):
 
 
 def test_a_status_that_cannot_be_written_ends_nothing(tmp_path, caplog):
-    with status.StatusFile(tmp_path / "absent" / "status.json"):
+    path = tmp_path / "absent" / "status.json"
+    with status.StatusFile(path):
         pass
-    assert "cannot be written" in caplog.text
+    assert f"{path} cannot be written" in caplog.text
+
+
+def test_each_sign_of_life_tells_its_time(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "now", iter("abcd").__next__)
+    current = status.StatusFile(tmp_path / "status.json")
+    for act, expected in (
+        (lambda: current.update(1), "b"),
+        (lambda: current.preempted(2), "c"),
+        (lambda: current.end("completed"), "d"),
+    ):
+        act()
+        found = status.read(tmp_path / "status.json")
+        assert found is not None and (found.started_at, found.updated_at) == ("a", expected)
+    assert found.ended_at == "d"
+
+
+def test_where_the_gate_was_passed_is_kept(tmp_path):
+    path = tmp_path / "status.json"
+    with status.StatusFile(path) as current:
+        current.passed(300, 26.0)
+    for _ in range(2):  # and a resume, which has nothing left to train
+        found = status.read(path)
+        assert found is not None and found.gate == {"step": 300, "time_s": 26.0}
+        with status.StatusFile(path):
+            pass
 
 
 def test_preempted_stays_until_it_is_taken_up_again(tmp_path):
