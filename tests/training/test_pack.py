@@ -105,6 +105,14 @@ def test_each_judgement_is_of_its_own_episodes_and_curricula():
     assert {i: numbers() for i, numbers in judged.items()} == {0: (10, 0), 2: (12, 2)}
 
 
+def test_those_that_go_on_keep_their_own_numbers():
+    population = Population.__new__(Population)
+    population.numbers = {"algo.gamma": np.array([0.1, 0.2, 0.3]), "task.x": np.arange(6.0).reshape(3, 2)}
+    own = population.numbers_of([0, 2])
+    assert own["algo.gamma"].tolist() == [0.1, 0.3] and own["task.x"].tolist() == [[0.0, 1.0], [4.0, 5.0]]
+    assert population.numbers_of(1)["task.x"].tolist() == [2.0, 3.0]
+
+
 def test_each_has_a_directory_as_if_it_were_alone(together, alone):
     def files(run):
         return sorted(str(path.relative_to(run.path)) for path in run.path.rglob("*") if path.is_file())

@@ -92,14 +92,6 @@ def test_each_member_computes_what_it_computes_alone(engine):
     assert len({round(x, 6) for x in rewards}) == 3  # or nothing was compared
 
 
-def test_those_that_go_on_keep_their_own_numbers():
-    population = Population.__new__(Population)
-    population.numbers = {"algo.gamma": np.array([0.1, 0.2, 0.3]), "task.x": np.arange(6.0).reshape(3, 2)}
-    own = population.numbers_of([0, 2])
-    assert own["algo.gamma"].tolist() == [0.1, 0.3] and own["task.x"].tolist() == [[0.0, 1.0], [4.0, 5.0]]
-    assert population.numbers_of(1)["task.x"].tolist() == [2.0, 3.0]
-
-
 def test_a_number_that_is_needed_when_a_program_is_made_is_refused_by_its_path():
     configs = [compose([*SMALL, f"task.actions.force.scale={scale}"]) for scale in (5.0, 10.0)]
     with pytest.raises(NotTraceable, match=r"task\.actions\.force\.scale cannot differ within one program: ") as error:
@@ -137,7 +129,3 @@ def test_the_physics_of_all_members_is_one_call(monkeypatch):
     for i in range(3):
         alone = env.physics.step(jax.tree.map(lambda x, i=i: x[i], state_ME), {}, ctrl_MESu[i])
         close(jax.tree.map(lambda x, i=i: x[i], stepped), alone, 0.0)
-    alike = jax.jit(jax.vmap(lambda state: flat.step(state, {}, ctrl_MESu[0])))(state_ME)  # the same for all members
-    for i in range(3):
-        alone = env.physics.step(jax.tree.map(lambda x, i=i: x[i], state_ME), {}, ctrl_MESu[0])
-        close(jax.tree.map(lambda x, i=i: x[i], alike), alone, 0.0)
