@@ -15,7 +15,6 @@ from ksim.config.compose import compose
 from ksim.config.overrides import check_old_flags, held_command
 from ksim.config.schema import Config
 from ksim.config.words import hint, listed
-from ksim.envs import Env
 from ksim.errors import ConfigError
 from ksim.store import run_dir
 from ksim.system import jax_setup
@@ -23,10 +22,10 @@ from ksim.system.entry import entry
 from ksim.training.changed import changed
 from ksim.training.checks import checked, load_checked
 from ksim.training.experiment import Experiment, build
+from ksim.viz.viewer import window
 from ksim.viz.viewer.checkpoints import Checkpoints
 from ksim.viz.viewer.config import InteractiveVisualizerConfig
 from ksim.viz.viewer.simulation import Simulation
-from ksim.viz.viewer.window import MujocoInteractiveVisualizer, check_display, has_display
 
 USAGE = """\
 usage: python -m ksim.view task=<task> [option=value ...] [override ...]
@@ -108,11 +107,8 @@ def main(argv: Sequence[str]) -> None:
         simulation = setup.simulation()
     console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
     console.print(f"{setup.name}: {simulation.status}; {setup.experiment.engine.reason}")
-    if setup.viewer == "window":
-        _Window(simulation).run()
-    else:
-        serve = _browser()
-        serve(simulation)
+    show = window.show if setup.viewer == "window" else _browser()
+    show(simulation)
 
 
 @dataclass(frozen=True)
@@ -138,20 +134,6 @@ class _Setup:
             seed=self.seed,
             follows=self.which == "latest",
         )
-
-
-class _Window(MujocoInteractiveVisualizer):
-    """The window of a simulation that is there already."""
-
-    def __init__(self, simulation: Simulation):
-        super().__init__(simulation.cfg)
-        self.simulation = simulation
-
-    def setup_environment(self) -> Env:
-        return self.simulation.env
-
-    def setup_simulation(self, env: Env) -> Simulation:
-        return self.simulation
 
 
 def _of_run(view: InteractiveVisualizerConfig, argv: Sequence[str]) -> _Setup:
@@ -197,9 +179,9 @@ def _take_view(argv: Sequence[str]) -> tuple[InteractiveVisualizerConfig, list[s
 
 def _resolved(viewer: str | None) -> str:
     """Where it will be shown; whether it can be is known before anything is built."""
-    viewer = viewer or ("window" if has_display() else "web")
+    viewer = viewer or ("window" if window.has_display() else "web")
     if viewer == "window":
-        check_display()
+        window.check_display()
     return viewer
 
 
@@ -215,8 +197,8 @@ def _browser() -> Callable[[Simulation], None]:
         if (error.name or "").startswith("ksim"):
             raise
         raise ConfigError(f"viewer=web needs the package {error.name}: pip install 'ksim[web]'") from error
-    serve: Callable[[Simulation], None] = module.serve
-    return serve
+    show: Callable[[Simulation], None] = module.show
+    return show
 
 
 if __name__ == "__main__":

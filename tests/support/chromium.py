@@ -27,7 +27,7 @@ os.execvp(sys.argv[3], sys.argv[3:])
 """
 
 _PLACE = """(() => {
-  const read = [...document.querySelectorAll("*")].filter(e => e.innerText && e.innerText.trim() === %s);
+  const read = [...document.querySelectorAll(%s)].filter(e => e.innerText && e.innerText.trim() === %s);
   const boxes = read.map(e => e.getBoundingClientRect()).filter(box => box.width > 0 && box.height > 0);
   boxes.sort((a, b) => a.width * a.height - b.width * b.height);
   return boxes.length && {x: boxes[0].x + boxes[0].width / 2, y: boxes[0].y + boxes[0].height / 2};
@@ -161,15 +161,16 @@ class Page:
         self.mouse("mousePressed", *at)
         self.mouse("mouseReleased", *at, buttons=0)
 
-    def place(self, text: str) -> tuple[float, float]:
+    def place(self, text: str, selector: str = "*") -> tuple[float, float]:
         """The middle of the smallest visible element that reads so, once there is one."""
-        found = self.wait_until(_PLACE % json.dumps(text))
+        found = self.wait_until(_PLACE % (json.dumps(selector), json.dumps(text)))
         return found["x"], found["y"]
 
-    def press(self, key: str, code: str, key_code: int, shift: bool = False) -> None:
+    def press(self, key: str, code: str, key_code: int, shift: bool = False, hold_s: float = 0.0) -> None:
         """Press a key and let it go: its `key`, `code` and `keyCode`, as events in JavaScript name them."""
         what = {"key": key, "code": code, "windowsVirtualKeyCode": key_code, "modifiers": 8 if shift else 0}
         self.call("Input.dispatchKeyEvent", type="rawKeyDown", **what)
+        time.sleep(hold_s)
         self.call("Input.dispatchKeyEvent", type="keyUp", **what)
 
     def screenshot(self) -> bytes:

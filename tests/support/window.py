@@ -1,4 +1,7 @@
-"""A viewer in a process of its own on a virtual display, with keys and a mouse: Xvfb and xdotool."""
+"""A viewer in a process of its own: in a window on a virtual display, with keys and a mouse, or on a page.
+
+The display is Xvfb's, keys and mouse are xdotool's.
+"""
 
 import json
 import os
@@ -6,31 +9,38 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-# Runs the viewer of a module, and answers each line of stdin with what it is like.
+# Runs the viewer of a module and answers each line of stdin with what it is like; a line may be a pull: body and force.
 _CHILD = """
-import importlib, json, sys, threading
+import importlib, json, sys, threading, time
 module, name = sys.argv[1:]
 viewer = getattr(importlib.import_module(module), name)()
 plain = lambda x: x.tolist() if hasattr(x, "tolist") else x
+_OF_SIMULATION = ("paused", "time_s", "speed", "measured_speed", "message", "error", "status")
 
 def answer():
     for line in sys.stdin:
         sim, screen = viewer.simulation, viewer.screen
         with sim.lock:
-            pose = {n: plain(getattr(sim.pose, n)[0]) for n in ("qpos", "qvel", "pull", "is_suspended")}
-            found = pose | {n: getattr(sim, n) for n in ("paused", "time_s", "speed", "message", "error")}
+            if line.strip():
+                body, *force = line.split()
+                sim.pull(body, [float(x) for x in force])
+            pose = {n: plain(getattr(sim.pose, n)[0]) for n in ("qpos", "qvel", "ctrl", "pull", "is_suspended")}
+            found = pose | {n: getattr(sim, n) for n in _OF_SIMULATION}
             found["commands"] = {n: plain(x[0]) for n, x in sim.pose.commands.items()}
             found["episode_step"] = plain(sim.pose.episode_step[0])
-            found |= {"velocity": screen.keys.moves_velocity, "help": screen.keys.shows_help}
-            found["selected"] = screen._viewer.perturb.select
-            found["switches"] = [plain(screen._viewer.opt.flags), plain(screen._viewer.user_scn.flags)]
+            found["cpu_s"] = time.clock_gettime(time.pthread_getcpuclockid(threading.main_thread().ident))
+            found["url"] = getattr(screen, "url", None)
+            if hasattr(screen, "keys"):
+                found |= {"velocity": screen.keys.moves_velocity, "help": screen.keys.shows_help}
+                found["selected"] = screen._viewer.perturb.select
+                found["switches"] = [plain(screen._viewer.opt.flags), plain(screen._viewer.user_scn.flags)]
         print(json.dumps(found), flush=True)
 
 open_screen = viewer.open_screen
@@ -75,10 +85,10 @@ def virtual_display() -> Iterator[str]:
 
 
 class Person:
-    """Somebody in front of a window: presses keys, and looks at what the simulation is like."""
+    """Somebody in front of a viewer: presses keys, and looks at what the simulation is like."""
 
-    def __init__(self, display: str, folder: Path, module: str, name: str):
-        self.env = {**os.environ, "DISPLAY": display, "PYTHONPATH": os.pathsep.join([str(folder), *sys.path])}
+    def __init__(self, display: str | None, folder: Path, module: str, name: str):
+        self.env = {**os.environ, "DISPLAY": display or "", "PYTHONPATH": os.pathsep.join([str(folder), *sys.path])}
         self.env["TMPDIR"] = str(folder)
         self.child = subprocess.Popen(
             [sys.executable, "-c", _CHILD, module, name],
@@ -91,12 +101,20 @@ class Person:
         )
         self._errors = folder / "stderr"
 
+    def pull(self, body: str, force: Sequence[float]) -> None:
+        """Pull a body with a force, N."""
+        self._ask(" ".join([body, *map(str, force)]))
+
     def look(self) -> dict[str, Any]:
-        """What the simulation is like; the first look waits for the window."""
+        """What the simulation is like; the first look waits for the screen."""
+        return self._ask("")
+
+    def _ask(self, line: str) -> dict[str, Any]:
         assert self.child.stdin is not None and self.child.stdout is not None
-        self.child.stdin.write("look\n")
+        self.child.stdin.write(f"{line}\n")
         self.child.stdin.flush()
-        line = self.child.stdout.readline()
+        while (line := self.child.stdout.readline()) and not line.startswith("{"):
+            pass  # a page says where it is
         assert line, self._errors.read_text()[-4000:]
         found: dict[str, Any] = json.loads(line)
         return found
@@ -122,3 +140,8 @@ class Person:
             assert time.monotonic() < deadline, f"{what} has not happened: {found}"
             time.sleep(0.05)
         return found
+
+    def leave(self) -> None:
+        """End the viewer, if it has not ended."""
+        self.child.kill()
+        self.child.wait()

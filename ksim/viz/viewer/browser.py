@@ -4,9 +4,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ksim.envs import Env
 from ksim.viz.viewer.simulation import Simulation
-from ksim.viz.viewer.visualizer import InteractiveVisualizer
+from ksim.viz.viewer.visualizer import InteractiveVisualizer, OfSimulation
 from ksim.viz.viewer.web.viewer import WebViewer
 
 
@@ -36,24 +35,14 @@ class WebInteractiveVisualizer(InteractiveVisualizer):
             viewer.close()
 
 
-class _Served(WebInteractiveVisualizer):
-    """The page of a simulation that is there already."""
-
-    def __init__(self, simulation: Simulation):
-        super().__init__(simulation.cfg)
-        self.simulation = simulation
-
-    def setup_environment(self) -> Env:
-        return self.simulation.env
-
-    def setup_simulation(self, env: Env) -> Simulation:
-        return self.simulation
+class _Page(OfSimulation, WebInteractiveVisualizer):
+    """The page of a simulation."""
 
 
-def serve(simulation: Simulation) -> None:
+def show(simulation: Simulation) -> None:
     """Show a simulation on a page, until Ctrl-C.
 
     Raises:
         ConfigError: this machine has no such address.
     """
-    _Served(simulation).run()
+    _Page(simulation).run()

@@ -79,6 +79,7 @@ class EnvsInHand:
             home = np.array(self.env.scene.home_qpos)
             if base is not None:
                 home[base : base + 2] = qpos[base : base + 2]
+                home = self._raised(home)
                 home[base + 2] = max(qpos[base + 2], home[base + 2])
             self.place(home, np.zeros(self.model.nv))
             self.message = "the initial pose"
@@ -97,7 +98,7 @@ class EnvsInHand:
         """
         if name not in self.keyframes:
             raise ConfigError(f"keyframe {name!r}: there is none{hint(name, self.keyframes)}")
-        self.place(self.keyframes[name], np.zeros(self.model.nv))
+        self.place(self._raised(self.keyframes[name]), np.zeros(self.model.nv))
         self.message = f"keyframe {name}"
 
     def suspend(self, on: bool | None = None) -> None:
@@ -173,16 +174,21 @@ class EnvsInHand:
             xfrc[index] = [*force, *torque]
             self.apply(xfrc)
 
-    def apply(self, xfrc: ArrayLike) -> None:
-        """Forces and torques on all bodies, (nbody, 6) as `mjData.xfrc_applied`, in place of all pulls of the env."""
+    def apply(self, xfrc: ArrayLike, index: int | None = None) -> None:
+        """Forces and torques on all bodies, (nbody, 6) as `mjData.xfrc_applied`, in place of all pulls of the env.
+
+        Args:
+            xfrc: forces (N) and torques (N m), in the world frame at the bodies' centres of mass.
+            index: which env; None: the selected one.
+        """
         with self.lock:
             pull = np.array(self.pose.pull)
-            pull[self._selected] = xfrc
+            pull[self._selected if index is None else index] = xfrc
             self.pose = replace(self.pose, pull=pull)
 
-    def release(self) -> None:
-        """No pulls any more."""
-        self.apply(np.zeros((self.model.nbody, 6)))
+    def release(self, index: int | None = None) -> None:
+        """No pulls any more, on the selected env or another one."""
+        self.apply(np.zeros((self.model.nbody, 6)), index)
 
     # Commands of the selected env
 
@@ -230,6 +236,15 @@ class EnvsInHand:
         if self._base is None:
             self.message = "the robot's base is fixed"
         return self._base
+
+    def _raised(self, qpos: np.ndarray) -> np.ndarray:
+        """A pose for a floor at 0 on the ground that is there, on the highest of it under the robot."""
+        qpos, base, ground = np.array(qpos, float), self._base, self.env.scene.ground
+        if base is not None and ground is not None:
+            around = np.linspace(-0.5, 0.5, 9) * self.env.cfg.scene.patches.start_radius
+            points = qpos[base : base + 2] + np.stack(np.meshgrid(around, around), axis=-1)
+            qpos[base + 2] += float(ground.height(jnp.asarray(points)).max())
+        return qpos
 
     def _qpos(self) -> np.ndarray:
         return np.array(self.pose.qpos[self._selected], float)

@@ -64,3 +64,20 @@ class InteractiveVisualizer(abc.ABC):
                 self.simulation.advance()
                 screen.update()
                 time.sleep(max(_PICTURE_S - (time.monotonic() - start), 0.001))
+
+
+class OfSimulation(InteractiveVisualizer):
+    """Shows a simulation that is there already; goes before the class that says where."""
+
+    def __init__(self, simulation: Simulation):
+        """Nothing is opened before `run`."""
+        super().__init__(simulation.cfg)
+        self.simulation = simulation
+
+    def setup_environment(self) -> Env:
+        """The simulation's."""
+        return self.simulation.env
+
+    def setup_simulation(self, env: Env) -> Simulation:
+        """It is there."""
+        return self.simulation

@@ -6,6 +6,7 @@ import queue
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -18,10 +19,13 @@ from ksim.viz.env_view import camera
 from ksim.viz.markers import pack, pack_ghosts
 from ksim.viz.render_worker import aim_suns, draw_ghost, draw_markers, place, shadow_clip
 from ksim.viz.viewer.keys import Keys, drawing_switches, name_of
-from ksim.viz.viewer.visualizer import InteractiveVisualizer
+from ksim.viz.viewer.simulation import Simulation
+from ksim.viz.viewer.snapshot import Pose
+from ksim.viz.viewer.visualizer import InteractiveVisualizer, OfSimulation
 
 _FONT = mujoco.mjtFontScale.mjFONTSCALE_100.value
 _TOP_LEFT, _BOTTOM_LEFT = mujoco.mjtGridPos.mjGRID_TOPLEFT.value, mujoco.mjtGridPos.mjGRID_BOTTOMLEFT.value
+_FRAME_S = 1.0 / 30.0  # between two pictures
 _LONGEST_CLOSE_S = 10.0
 _PASSIVE_VIEWER = "https://mujoco.readthedocs.io/en/stable/python.html#passive-viewer"
 _PROBE = """
@@ -59,6 +63,19 @@ class MujocoInteractiveVisualizer(InteractiveVisualizer):
             window.close()
 
 
+class _Desk(OfSimulation, MujocoInteractiveVisualizer):
+    """The window of a simulation."""
+
+
+def show(simulation: Simulation) -> None:
+    """Show a simulation in a window, until it is closed.
+
+    Raises:
+        KsimError: no window can be opened here.
+    """
+    _Desk(simulation).run()
+
+
 class Window:
     """MuJoCo's passive viewer, which draws in a thread of its own."""
 
@@ -66,7 +83,8 @@ class Window:
         """Open it; `check_display` says before whether it can be."""
         from mujoco import viewer  # it loads GLFW, and a thread starts with each window
 
-        os.environ.setdefault("LP_NUM_THREADS", "1")  # Mesa draws without a GPU: the physics shall keep the other CPUs
+        # Without a GPU Mesa draws, without end: in the thread of the window alone, so that the physics keeps a CPU.
+        os.environ.setdefault("LP_NUM_THREADS", "0")
 
         self.keys = keys
         self.simulation = keys.simulation
@@ -74,6 +92,8 @@ class Window:
         self._option_flags, self._scene_flags = drawing_switches()
         self._ghost = mujoco.MjData(self.simulation.model)
         self._pulls = False
+        self._drawn_at = -np.inf
+        self._shown: Pose | None = None
         self._data = mujoco.MjData(self.simulation.model)
         self.simulation.fill(self._data)
         self._viewer = None  # keys come before it is there
@@ -96,7 +116,7 @@ class Window:
             thread.join(timeout=_LONGEST_CLOSE_S)
 
     def update(self) -> None:
-        """Keys that were pressed, then the picture of what is now, then the pull of the mouse for the next steps."""
+        """Keys that were pressed, then, if it is due, the picture of what is now, and the pull of the mouse."""
         try:
             self._update()
         except mujoco.UnexpectedError:  # what MuJoCo says of a window that was closed in between
@@ -107,14 +127,17 @@ class Window:
         pressed = [self._pressed.get() for _ in range(self._pressed.qsize())]
         for name in pressed:
             self.keys.press(name)
-        viewer = self._viewer
-        if viewer is None:
+        viewer, now = self._viewer, time.monotonic()
+        if viewer is None or (now - self._drawn_at < _FRAME_S and not pressed):
             return
-        markers = self.simulation.markers()
-        with viewer.lock():
-            self.simulation.fill(self._data)
-            aim_suns(self.simulation.model, self._data, viewer.cam)
-            self._draw(markers)
+        self._drawn_at = now
+        if self.simulation.pose is not self._shown:
+            self._shown = self.simulation.pose
+            markers = self.simulation.markers()
+            with viewer.lock():
+                self.simulation.fill(self._data)
+                self._draw(markers)
+        aim_suns(self.simulation.model, self._data, viewer.cam)
         viewer.set_texts(self._texts())
         viewer.sync()  # which leaves the mouse's force, and nothing else, in xfrc_applied
         self._put_switches_back(pressed)

@@ -248,10 +248,67 @@ def test_keys_do_what_they_do_in_the_window(page, viewer):
     until(lambda: sim.paused)
 
 
+def test_what_was_clicked_does_not_take_the_keys(page, viewer):
+    """A tab and a slider know arrows, too, and boxes and lists take every key."""
+    sim, base = viewer.simulation, viewer.simulation.env.scene.base_qpos_adr
+    chosen = "document.querySelector('[role=tab][aria-selected=true]').innerText"
+
+    def left() -> None:
+        """Moves the robot, and nothing else."""
+        y, command = sim.pose.qpos[0][base + 1], np.array(sim.pose.commands["goal"][0])
+        tab = page.evaluate(chosen)
+        press(page, "ArrowLeft")
+        until(lambda: sim.pose.qpos[0][base + 1] == pytest.approx(y - 0.01, abs=1e-5))
+        assert page.evaluate(chosen) == tab
+        np.testing.assert_array_equal(sim.pose.commands["goal"][0], command)
+
+    page.click(page.place("Plots"))
+    left()
+    page.click(page.place("Look"))
+    tick(page, "contact forces")
+    until(lambda: viewer._looking._forces.value)
+    left()
+    tick(page, "contact forces")
+    page.click(page.place("Drive"))
+    x, y = slider(page)
+    page.drag((x, y), (x + 40, y))
+    until(lambda: viewer._commands._held["goal"].value)
+    left()
+    choose(page, "checkpoint", "100")
+    until(lambda: sim.step_of_policy == 100)
+    left()
+    page.click(page.place("Resume"))
+    until(lambda: not sim.paused)
+    press(page, " ")
+    until(lambda: sim.paused)
+
+
+def test_keys_of_the_robot_do_not_move_the_camera(page, viewer):
+    """viser's own keys are these, too, for as long as they are held."""
+    (client,) = viewer._server.get_clients().values()
+    before = np.array(client.camera.position)
+    for key in ("ArrowUp", "q", "s", "s"):
+        page.press(key, *KEYS[key], hold_s=0.5)
+    page.wait_until("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => done(true))))")
+    np.testing.assert_allclose(client.camera.position, before, atol=1e-6)
+
+
+def slider(page: chromium.Page) -> tuple[float, float]:
+    """Where the handle of the first one is."""
+    return page.evaluate("(() => {const b = document.querySelector('[role=slider]').getBoundingClientRect();"
+                         " return [b.x + b.width / 2, b.y + b.height / 2]})()")  # fmt: skip
+
+
+def tick(page: chromium.Page, label: str) -> None:
+    """Click the box before some words."""
+    boxes = "[...document.querySelectorAll('input[type=checkbox]')].map(e => e.getBoundingClientRect())"
+    y = page.place(label)[1]
+    page.click((page.evaluate(f"{boxes}.find(box => box.width > 0).x") + 5, y))
+
+
 def test_a_slider_holds_a_command(page, viewer):
     sim = viewer.simulation
-    box = page.evaluate("(() => {const b = document.querySelector('[role=slider]').getBoundingClientRect();"
-                        " return [b.x + b.width / 2, b.y + b.height / 2]})()")  # fmt: skip
+    box = slider(page)
     page.drag(box, (box[0] + 400, box[1]))
     until(lambda: sim.pose.commands["goal"][0][0] == pytest.approx(1.0))
     page.drag((0, 0), (1, 1))
@@ -300,10 +357,7 @@ def test_another_checkpoint_is_played_and_another_one_against_it(page, viewer):
 def choose(page: chromium.Page, label: str, option: str) -> None:
     x, y = page.place(label)
     page.click((x + 150, y))
-    options = "[...document.querySelectorAll('[role=option]')]"
-    wanted = f"{options}.find(e => e.innerText === '{option}' && e.offsetParent)"
-    page.wait_until(f"!!{wanted}")
-    page.evaluate(f"{wanted}.click()")
+    page.click(page.place(option, "[role=option]"))
 
 
 def test_the_other_tabs_and_a_film(page, viewer):
@@ -315,10 +369,8 @@ def test_the_other_tabs_and_a_film(page, viewer):
     )
     page.click(page.place("Look"))
     page.wait_until("document.body.innerText.includes('contact forces')")
-    boxes = "[...document.querySelectorAll('input[type=checkbox]')].map(e => e.getBoundingClientRect())"
-    box_x = page.evaluate(f"{boxes}.find(box => box.width > 0).x") + 5
     for label in ("contact forces", "target pose"):
-        page.click((box_x, page.place(label)[1]))
+        tick(page, label)
     until(lambda: {type(marker) for marker in viewer._looking.markers()} == {Arrow, Ghost})
     page.click(page.place("Record"))
     page.wait_until("document.body.innerText.includes('Stop and save')")
@@ -407,12 +459,12 @@ SERVER = """
 import signal
 from support.envs import cartpole_task
 from ksim.envs import make_env
-from ksim.viz.viewer.browser import serve
+from ksim.viz.viewer.browser import show
 from ksim.viz.viewer.config import InteractiveVisualizerConfig
 from ksim.viz.viewer.simulation import Simulation
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # what a shell starts in the background ignores it
-serve(Simulation(make_env(cartpole_task(), "mujoco", 1), InteractiveVisualizerConfig(host="127.0.0.1", port=0)))
+show(Simulation(make_env(cartpole_task(), "mujoco", 1), InteractiveVisualizerConfig(host="127.0.0.1", port=0)))
 """
 
 

@@ -31,10 +31,11 @@ _MOVES: dict[str, tuple[HotkeyKey, str, tuple[int, ...], str]] = {  # key, its n
 
 @dataclass(frozen=True)
 class Key:
-    """A key and what it does; for the table that people see."""
+    """A key, as people call it, what it does, and the key as viser calls it."""
 
     key: str
     does: str
+    hotkey: HotkeyKey
 
 
 class Driving:
@@ -151,4 +152,4 @@ class Driving:
     ) -> None:
         command = self._gui.add_command(does, hotkey=key, modifier=modifier)
         command.on_trigger(self._asked.by(lambda _: action()))
-        self.keys.append(Key(name, does))
+        self.keys.append(Key(name, does, key))

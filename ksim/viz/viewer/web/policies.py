@@ -67,10 +67,15 @@ class PolicyPicker:
     def follow(self) -> None:
         """The other one takes the env steps that this one has taken, under the same pulls."""
         rival, simulation = self._rival, self._simulation
-        if rival is not None:
-            rival.apply(np.asarray(simulation.pose.pull)[simulation.selected])
-            for _ in range(round((simulation.time_s - rival.time_s) / simulation.env.step_dt)):
-                rival.step()
+        if rival is None:
+            return
+        rival.apply(np.asarray(simulation.pose.pull)[simulation.selected])
+        for _ in range(round((simulation.time_s - rival.time_s) / simulation.env.step_dt)):
+            rival.step()
+            if rival.error is not None:
+                simulation.message = f"the other checkpoint has stopped: {rival.error}"
+                self._rival = None
+                return
 
     def start_together(self) -> None:
         """The other one continues from where this one is now."""

@@ -19,6 +19,7 @@ class Pulling:
         self._simulation = simulation
         self._data = mujoco.MjData(simulation.model)
         self._perturb = mujoco.MjvPerturb()
+        self._env = 0
 
     @property
     def is_on(self) -> bool:
@@ -33,6 +34,7 @@ class Pulling:
             point: (3,) where, in the world, m.
         """
         model, data, perturb = self._simulation.model, self._data, self._perturb
+        self._env = self._simulation.selected
         self._simulation.fill(data)
         rotation = data.xmat[body].reshape(3, 3)
         perturb.select = body
@@ -49,12 +51,14 @@ class Pulling:
         """No force any more."""
         if self.is_on:
             self._perturb.active = 0
-            self._simulation.release()
+            self._simulation.release(self._env)
 
     def update(self) -> None:
-        """The force as it is now, as the body moves."""
+        """The force as it is now, as the body moves; it ends where another env is taken in hand."""
+        simulation, data = self._simulation, self._data
+        if simulation.selected != self._env:
+            self.let_go()
         if self.is_on:
-            simulation, data = self._simulation, self._data
             simulation.fill(data)
             data.xfrc_applied[:] = 0.0
             simulation.model.vis.map.stiffness = self.stiffness

@@ -94,7 +94,7 @@ class Recorder:
                 camera=take.camera,
                 markers_T=[take.markers_T[i] for i in shown],
             )
-        except KsimError as error:
-            done(None, str(error))
+        except (KsimError, OSError) as error:
+            done(None, f"no film: {error}")
         else:
             done(path, f"saved {path}")

@@ -21,6 +21,7 @@ from ksim.viz.viewer.snapshot import Pose
 from ksim.viz.viewer.web.asked import Asked
 from ksim.viz.viewer.web.commands import Change, CommandSliders
 from ksim.viz.viewer.web.drive import Driving
+from ksim.viz.viewer.web.keyboard import keep_keys
 from ksim.viz.viewer.web.look import Looking
 from ksim.viz.viewer.web.plots import LivePlots
 from ksim.viz.viewer.web.policies import PolicyPicker
@@ -139,6 +140,7 @@ class WebViewer:
         with tabs.add_tab("Keys", viser.Icon.KEYBOARD):
             rows = "".join(f"| {key.key} | {key.does} |\n" for key in self._driving.keys)
             gui.add_markdown(f"Drag a body to pull it.\n\n| key | |\n|-|-|\n{rows}")
+        keep_keys(server, {key.hotkey for key in self._driving.keys})
 
     # What is shown
 
