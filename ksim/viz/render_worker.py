@@ -11,6 +11,7 @@ so on until its stdin is closed; see `ksim.viz.live`.
 """
 
 import json
+import math
 import os
 import signal
 import struct
@@ -18,14 +19,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-PROBE_XML = """
-<mujoco>
-  <worldbody>
-    <light pos="0 0 3"/>
-    <geom type="sphere" size="0.5" rgba="1 1 1 1"/>
-  </worldbody>
-</mujoco>
-"""
+PROBE_XML = '<mujoco><worldbody><light pos="0 0 3"/><geom size="0.5" rgba="1 1 1 1"/></worldbody></mujoco>'  # a ball
 # Software renderers pay for every texel of the shadow map and every facet of a cylinder; these do at video sizes.
 MAX_SHADOW_SIZE = 2048
 MAX_SLICES, MAX_STACKS = 16, 10
@@ -33,6 +27,7 @@ SHADOWED = 0.7  # half the width of what casts shadows, in distances between the
 ARROW, SPHERE, CAPSULE = 0, 1, 2  # as in markers.py
 ROW_SIZE = 13  # as in markers.py
 MAX_MARKERS = 10_000
+_SKY, _HFIELD = 1e3, 1  # m; mjGEOM_HFIELD
 REQUEST = struct.Struct("<qq")  # how many marker rows and ghost rows follow the positions; all of them float64
 ANSWER = struct.Struct("<?q")  # whether it is a picture (else why there is none), and how many bytes follow
 
@@ -85,8 +80,7 @@ def _render(folder: Path, job: dict[str, Any]) -> dict[str, Any]:
 
     with np.load(folder / "data.npz") as arrays:
         qpos_Tq, rows, ghosts = arrays["qpos_Tq"], arrays["markers"], arrays["ghosts"]
-        mocap_pos_TM3 = arrays.get("mocap_pos_TM3")
-        mocap_quat_TM4 = arrays.get("mocap_quat_TM4")
+        mocap_pos_TM3, mocap_quat_TM4 = arrays.get("mocap_pos_TM3"), arrays.get("mocap_quat_TM4")
     artist = _Artist(folder, job)
     make_sink = _VideoSink if job["kind"] == "video" else _ArraySink
     sink = make_sink(job, len(qpos_Tq), artist.width, artist.height)
@@ -98,8 +92,7 @@ def _render(folder: Path, job: dict[str, Any]) -> dict[str, Any]:
             artist.data.mocap_quat[:] = mocap_quat_TM4[t]
         caption = job["captions"][t] if job.get("captions") else ("", "")
         sink.write(artist.draw(qpos, rows[rows[:, 0] == t], ghosts[ghosts[:, 0] == t], caption))
-        sys.stdout.write(".")
-        sys.stdout.flush()
+        print(".", end="", flush=True)
     sink.close()
     return {"frames": len(qpos_Tq)}
 
@@ -157,8 +150,8 @@ class _Artist:
         visual.quality.numstacks = min(visual.quality.numstacks, MAX_STACKS)
         if self.camera["name"] is None:
             visual.map.shadowclip = shadow_clip(model, self.camera["distance"])
-        self.data = mujoco.MjData(model)
-        self._ghost = mujoco.MjData(model)
+        self.data, self._ghost = mujoco.MjData(model), mujoco.MjData(model)
+        self._level = Level(model, self.camera["track"])
         self._gl = mujoco.GLContext(self.width, self.height)  # lives as long as what is drawn with it
         self._gl.make_current()
         self._context = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_100.value)
@@ -179,6 +172,7 @@ class _Artist:
 
         place(self.model, self.data, qpos)
         camera, scene = _camera(self.model, self.data, self.camera), self._scene
+        camera.lookat[2] += self._level.follow(self.data)
         aim_suns(self.model, self.data, camera)
         everything = mujoco.mjtCatBit.mjCAT_ALL.value
         mujoco.mjv_updateScene(self.model, self.data, mujoco.MjvOption(), None, camera, everything, scene)
@@ -263,16 +257,33 @@ def _camera(model: Any, data: Any, camera: dict[str, Any]) -> Any:
     return view
 
 
+class Level:
+    """How high a camera is lifted that tracks a body over uneven ground, m: it rises and sinks smoothly."""
+
+    def __init__(self, model: Any, body: str | None) -> None:
+        self._model, self._body = model, 0 if body is None else model.body(body).id
+        self._fields = [] if body is None else (model.geom_type == _HFIELD).nonzero()[0]
+        self._last = math.inf
+
+    def follow(self, data: Any) -> float:
+        """The next picture's."""
+        import mujoco
+
+        sky = (*data.xpos[self._body][:2], _SKY)
+        rays = [mujoco.mj_rayHfield(self._model, data, g, sky, (0.0, 0.0, -1.0)) for g in self._fields]
+        level = max([_SKY - ray for ray in rays if ray >= 0], default=0.0)
+        is_elsewhere = abs(level - self._last) > 1.0  # the first one, or the robot was put there
+        self._last = level if is_elsewhere else self._last + 0.1 * (level - self._last)
+        return self._last
+
+
 def draw_markers(scene: Any, rows: Any) -> None:
     """Add markers, as packed, to a scene."""
     import mujoco
     import numpy as np
 
-    kinds = {
-        ARROW: mujoco.mjtGeom.mjGEOM_ARROW,
-        SPHERE: mujoco.mjtGeom.mjGEOM_SPHERE,
-        CAPSULE: mujoco.mjtGeom.mjGEOM_CAPSULE,
-    }
+    names = {ARROW: "ARROW", SPHERE: "SPHERE", CAPSULE: "CAPSULE"}
+    kinds = {kind: getattr(mujoco.mjtGeom, f"mjGEOM_{name}") for kind, name in names.items()}
     for row in rows:
         if scene.ngeom >= scene.maxgeom:
             return

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,14 @@ class Visit:
     errors: list[str] = field(default_factory=list)
     requests: list[str] = field(default_factory=list)
     value: Any = None
+
+
+def until(condition: Callable[[], object], timeout: float = 120.0) -> None:
+    """Wait until something outside of the page is true."""
+    deadline = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < deadline, "it never came true"
+        time.sleep(0.05)
 
 
 def visit(page: Path, profile: Path, expression: str = "null", timeout: float = 120.0) -> Visit:
@@ -144,15 +153,14 @@ class Page:
             time.sleep(0.1)
         return value
 
-    def drag(self, start: tuple[float, float], end: tuple[float, float], steps: int = 10, hold_s: float = 0.0) -> None:
-        """Press the left button, move the mouse, and let it go, after a while if wanted."""
+    def drag(self, start: tuple[float, float], end: tuple[float, float], steps: int = 10) -> None:
+        """Press the left button, move the mouse, and let it go."""
         (x0, y0), (x1, y1) = start, end
         self.mouse("mouseMoved", x0, y0, buttons=0)
         self.mouse("mousePressed", x0, y0)
         for i in range(1, steps + 1):
             self.mouse("mouseMoved", x0 + (x1 - x0) * i / steps, y0 + (y1 - y0) * i / steps)
             time.sleep(0.03)
-        time.sleep(hold_s)
         self.mouse("mouseReleased", x1, y1, buttons=0)
 
     def click(self, at: tuple[float, float]) -> None:

@@ -125,7 +125,7 @@ class Person:
 
     def do(self, *words: str) -> str:
         """An xdotool command."""
-        result = subprocess.run(["xdotool", *words], env=self.env, capture_output=True, text=True, timeout=60)
+        result = subprocess.run(["xdotool", *words], env=self.env, capture_output=True, text=True, timeout=120)
         assert result.returncode == 0, result.stderr
         return result.stdout
 
@@ -135,7 +135,7 @@ class Person:
         return self.wait(until, key)
 
     def wait(self, until: Callable[[dict[str, Any]], bool], what: str = "it") -> dict[str, Any]:
-        deadline = time.monotonic() + 60.0
+        deadline = time.monotonic() + 120.0
         while not until(found := self.look()):
             assert time.monotonic() < deadline, f"{what} has not happened: {found}"
             time.sleep(0.05)

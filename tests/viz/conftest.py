@@ -25,6 +25,16 @@ def ball() -> mujoco.MjModel:
 
 
 @pytest.fixture
+def ball_on_a_table() -> mujoco.MjModel:
+    """The same over a table of 6 by 6 m, half a metre high, on the floor."""
+    spec = mujoco.MjSpec.from_string(BALL)
+    spec.add_hfield(name="table", nrow=2, ncol=2, size=[3, 3, 0.1, 0.1], userdata=[0.0] * 4)
+    table = {"type": mujoco.mjtGeom.mjGEOM_HFIELD, "hfieldname": "table", "pos": [0.0, 0.0, 0.5]}
+    spec.worldbody.add_geom(**table, rgba=[0.2, 0.2, 0.2, 1])
+    return spec.compile()
+
+
+@pytest.fixture
 def fresh_backend():
     """Lets a test change the environment without leaving its answer behind."""
     forget_backends()

@@ -83,6 +83,17 @@ def test_tracking_camera_follows_sideways_but_not_up_and_down(renderer, ball):
     assert second[1] > first[1] + 5
 
 
+def test_tracking_camera_climbs_with_the_ground(renderer, ball, ball_on_a_table):
+    """A ball on a table half a metre high is seen where it is seen on the floor."""
+    camera = Camera(lookat=(0, 0, 1), distance=4, azimuth=90, elevation=0, track="ball", width=160, height=120)
+    on_floor = render_frames(ball, positions(ball), camera=camera)[0]
+    table, x_T, z_T = ball_on_a_table, [0.0, *40 * [5.0]], [1.5, *40 * [1.0]]
+    rows = [center(frame)[1] for frame in render_frames(table, positions(table, x_T, z_T), camera=camera)]
+    assert rows[0] == pytest.approx(center(on_floor)[1], abs=1)
+    assert rows[1] > rows[0] + 10 and rows[-1] == pytest.approx(rows[0], abs=1)
+    assert (np.diff(rows[1:]) <= 0).all()  # it sinks without a jump
+
+
 def test_named_camera_and_camera_between(renderer, ball):
     qpos_Tq = positions(ball, x_T=[0.5])
     named = render_frames(ball, qpos_Tq, camera=Camera(name="side", width=160, height=120))[0]

@@ -19,6 +19,7 @@ import mujoco
 import numpy as np
 import pytest
 from support import chromium
+from support.chromium import until
 from support.envs import MDP, kbot_task
 
 from ksim.envs import make_env
@@ -115,9 +116,12 @@ def opened(viewer, browser) -> chromium.Page:
 
 
 def opened_page(browser: chromium.Browser, viewer: WebViewer) -> chromium.Page:
+    """The page, once nothing moves on it any more: what is new fades in."""
+    assert viewer.simulation.paused
     page = browser.open(viewer.url)
     page.wait_until("document.body.innerText.includes('Reset')", 120)
-    time.sleep(5.0)  # what is new fades in
+    until(lambda: orange(picture(page)) > 200)
+    until(lambda: np.array_equal(picture(page), picture(page)))
     return page
 
 
@@ -138,13 +142,6 @@ def page(opened, viewer) -> Iterator[chromium.Page]:
 def complaints(page: chromium.Page) -> list[str]:
     """What the console shows; the one about a listener is viser's own, at a drag, and without consequence."""
     return [error for error in page.errors() if "preventDefault inside passive event listener" not in error]
-
-
-def until(condition, timeout: float = 120.0) -> None:
-    deadline = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < deadline, "it never came true"
-        time.sleep(0.05)
 
 
 def press(page: chromium.Page, key: str, shift: bool = False) -> None:
@@ -248,51 +245,6 @@ def test_keys_do_what_they_do_in_the_window(page, viewer):
     until(lambda: sim.paused)
 
 
-def test_what_was_clicked_does_not_take_the_keys(page, viewer):
-    """A tab and a slider know arrows, too, and boxes and lists take every key."""
-    sim, base = viewer.simulation, viewer.simulation.env.scene.base_qpos_adr
-    chosen = "document.querySelector('[role=tab][aria-selected=true]').innerText"
-
-    def left() -> None:
-        """Moves the robot, and nothing else."""
-        y, command = sim.pose.qpos[0][base + 1], np.array(sim.pose.commands["goal"][0])
-        tab = page.evaluate(chosen)
-        press(page, "ArrowLeft")
-        until(lambda: sim.pose.qpos[0][base + 1] == pytest.approx(y - 0.01, abs=1e-5))
-        assert page.evaluate(chosen) == tab
-        np.testing.assert_array_equal(sim.pose.commands["goal"][0], command)
-
-    page.click(page.place("Plots"))
-    left()
-    page.click(page.place("Look"))
-    tick(page, "contact forces")
-    until(lambda: viewer._looking._forces.value)
-    left()
-    tick(page, "contact forces")
-    page.click(page.place("Drive"))
-    x, y = slider(page)
-    page.drag((x, y), (x + 40, y))
-    until(lambda: viewer._commands._held["goal"].value)
-    left()
-    choose(page, "checkpoint", "100")
-    until(lambda: sim.step_of_policy == 100)
-    left()
-    page.click(page.place("Resume"))
-    until(lambda: not sim.paused)
-    press(page, " ")
-    until(lambda: sim.paused)
-
-
-def test_keys_of_the_robot_do_not_move_the_camera(page, viewer):
-    """viser's own keys are these, too, for as long as they are held."""
-    (client,) = viewer._server.get_clients().values()
-    before = np.array(client.camera.position)
-    for key in ("ArrowUp", "q", "s", "s"):
-        page.press(key, *KEYS[key], hold_s=0.5)
-    page.wait_until("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => done(true))))")
-    np.testing.assert_allclose(client.camera.position, before, atol=1e-6)
-
-
 def slider(page: chromium.Page) -> tuple[float, float]:
     """Where the handle of the first one is."""
     return page.evaluate("(() => {const b = document.querySelector('[role=slider]').getBoundingClientRect();"
@@ -320,21 +272,27 @@ def test_a_slider_holds_a_command(page, viewer):
 
 def test_a_dragged_body_is_pulled_towards_the_mouse_and_then_let_go(page, viewer):
     sim = viewer.simulation
-    base, pulled = sim.env.scene.base_qpos_adr, []
+    base = sim.env.scene.base_qpos_adr
     sim.paused = False
     x, y = torso(page)
     before = np.array(sim.pose.qpos[0][base : base + 2])
-    dragging = threading.Thread(target=page.drag, args=((x, y), (x - 250, y)), kwargs={"hold_s": 1.5})
-    dragging.start()
-    while dragging.is_alive():
-        pulled.append(np.array(sim.pose.pull[0]))
-        time.sleep(0.02)
-    moved = np.array(sim.pose.qpos[0][base : base + 2]) - before
-    strongest = max(pulled, key=lambda pull: np.abs(pull).max())
-    assert np.count_nonzero(strongest.any(axis=1)) == 1 and np.abs(strongest).max() > 5.0
-    force = strongest[:, :3].sum(axis=0)[:2]
-    assert moved @ force > 0 and np.linalg.norm(moved) > 0.02
+    dragged(page, x, y, -250)
+    until(lambda: np.abs(sim.pose.pull).max() > 5.0)
+    pull = np.array(sim.pose.pull[0])
+    assert np.count_nonzero(pull.any(axis=1)) == 1
+    force = pull[:, :3].sum(axis=0)[:2]
+    until(lambda: (sim.pose.qpos[0][base : base + 2] - before) @ force > 0.02 * np.linalg.norm(force))
+    page.mouse("mouseReleased", x - 250, y, buttons=0)
     until(lambda: not sim.pose.pull.any())
+
+
+def dragged(page: chromium.Page, x: float, y: float, by: float) -> None:
+    """The left button pressed and the mouse moved to the right, in steps; it is not released."""
+    page.mouse("mouseMoved", x, y, buttons=0)
+    page.mouse("mousePressed", x, y)
+    for part in np.linspace(0.1, 1.0, 10):
+        page.mouse("mouseMoved", x + part * by, y)
+        time.sleep(0.03)
 
 
 def test_another_checkpoint_is_played_and_another_one_against_it(page, viewer):
@@ -445,9 +403,7 @@ def test_two_browsers_and_one_that_drops_out_while_it_drags(page, viewer, tmp_pa
         page.wait_until("document.body.innerText.includes('Pause')")
         assert not sim.paused
         x, y = torso(other)
-        for kind, at in (("mousePressed", x), *(("mouseMoved", x - 20 * i) for i in range(1, 10))):
-            other.mouse(kind, at, y)
-            time.sleep(0.05)
+        dragged(other, x, y, -180)
         until(lambda: bool(sim.pose.pull.any()))
         assert complaints(other) == []
     until(lambda: not sim.pose.pull.any())

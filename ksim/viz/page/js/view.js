@@ -122,7 +122,9 @@ export class View {
 
   #follow() {
     const { x, y } = this.#base();
-    const moved = new THREE.Vector3(x, y, 0).sub(this.followed);
+    // Over uneven ground it rises and sinks smoothly.
+    const rise = 0.1 * (this.robot.ground.height(x, y) - this.followed.z);
+    const moved = new THREE.Vector3(x, y, this.followed.z + rise).sub(this.followed);
     this.followed.add(moved);
     for (const follower of [this.camera.position, this.controls.target]) follower.add(moved);
     this.sun.target.position.copy(this.followed);

@@ -11,17 +11,29 @@ _KEEP = """
 const codes = new Set(%s);
 document.documentElement.addEventListener("keydown", (event) => codes.has(event.code) && event.stopPropagation());
 """
-# What was clicked keeps the keyboard: a tab or a slider takes arrows, a box or a list takes every key. A person who
-# goes from element to element with the keyboard needs that, one with a mouse does not.
-_GIVE_BACK = """
-const isTyped = (element) => element?.matches("input:not([type=checkbox]), textarea");
-const letGo = () => setTimeout(() => document.activeElement?.blur());
-addEventListener("pointerup", () => isTyped(document.activeElement) || letGo(), { capture: true });
-addEventListener("click", ({ target, detail }) => {
-  const isChosen = detail > 0 && target.closest("[role=option], canvas");
-  if (isChosen || (detail > 0 && !isTyped(document.activeElement))) letGo();
-}, { capture: true });
-addEventListener("keydown", ({ key, target }) => key === "Enter" && isTyped(target) && letGo(), { capture: true });
+# What was clicked keeps the keyboard: a tab or a slider takes arrows, a box or a list takes every key. That is for
+# people who go from element to element by Tab; those with a mouse mean the robot, unless they type.
+_REDIRECT = """
+let hasMouse = false;
+const isClosed = (element) => element.matches("[type=checkbox], [aria-expanded=false]");
+const isTyped = (element) => element.matches("input, textarea") && !isClosed(element);
+const everywhere = { capture: true };
+addEventListener("pointerdown", ({ target }) => {
+  hasMouse = true;
+  if (target.matches("canvas")) document.activeElement?.blur();
+}, everywhere);
+addEventListener("keydown", (event) => {
+  const { target, key } = event;
+  if (key === "Tab") hasMouse = false;
+  if (!hasMouse || target === document.body || !event.isTrusted) return;
+  if (isTyped(target)) {
+    if (key === "Enter") setTimeout(() => target.blur());
+    return;
+  }
+  event.stopImmediatePropagation();
+  target.blur();
+  if (!document.body.dispatchEvent(new KeyboardEvent("keydown", event))) event.preventDefault();
+}, everywhere);
 """
 
 
@@ -32,7 +44,7 @@ def keep_keys(server: viser.ViserServer, keys: Iterable[str]) -> None:
         server: the page's.
         keys: as viser names them.
     """
-    script = _KEEP % json.dumps(sorted({_code(key) for key in keys})) + _GIVE_BACK
+    script = _KEEP % json.dumps(sorted({_code(key) for key in keys})) + _REDIRECT
     server.gui._websock_interface.queue_message(_messages.RunJavascriptMessage(script))
 
 

@@ -11,6 +11,7 @@ import viser
 
 from ksim.envs.markers import Marker, Rgba
 from ksim.viz.markers import ARROW, CAPSULE, SPHERE, pack, pack_ghosts
+from ksim.viz.render_worker import Level
 from ksim.viz.viewer.web.batch import Batch
 from ksim.viz.viewer.web.figure import Figure
 from ksim.viz.viewer.web.meshes import floors, looks
@@ -59,6 +60,7 @@ class WebScene:
         self.on_pull: Callable[[Pull | None], None] = lambda pull: None
         self._server = server
         self._tracked = None if tracked is None else model.body(tracked).id
+        self._level = Level(model, tracked)
         self._data = mujoco.MjData(model)
         self._root = server.scene.add_frame(_ROOT, show_axes=False)
         self._offset_R3 = np.zeros((0, 3))
@@ -85,8 +87,9 @@ class WebScene:
         rows = pack(markers_R)
         with self._server.atomic():
             if follow is not None and self._tracked is not None:
+                self._data.xpos[:] = pos_RB3[follow]
                 x, y, _ = pos_RB3[follow, self._tracked] + offset_R3[follow]
-                self._root.position = (-x, -y, 0.0)
+                self._root.position = (-x, -y, -self._level.follow(self._data))
             for i, (pos_B3, wxyz_B4) in enumerate(zip(pos_RB3 + offset_R3[:, None], wxyz_RB4, strict=True)):
                 self._robot(i).place(pos_B3, wxyz_B4)
             for robot in self._robots[len(qpos_Rq) :]:
