@@ -11,6 +11,7 @@ from typing import Any, Self
 import mujoco
 import numpy as np
 
+from ksim.config.words import first_line
 from ksim.envs.drawing import draw, drawn_terms
 from ksim.envs.env import Env
 from ksim.envs.markers import Arrow, Marker
@@ -222,8 +223,12 @@ class Simulation(EnvsInHand):
         """What the terms draw of the selected env, and the pulls."""
         with self.lock:
             found: list[Marker] = []
-            if self._drawn:
-                found += draw(self.env, self._programs.one(self._state, self._selected), 0, self._drawn)
+            try:
+                if self._drawn:
+                    found += draw(self.env, self._programs.one(self._state, self._selected), 0, self._drawn)
+            except Exception as error:  # a drawing may raise anything, in each picture again
+                self.message = f"what terms draw is left out: {type(error).__name__}: {first_line(error)}"
+                self._drawn = []
             pull = self.pose.pull[self._selected]
             if pull.any():
                 self._place_bodies()

@@ -10,8 +10,10 @@ from support.envs import MDP, kbot_task
 
 from ksim.envs import make_env
 from ksim.errors import ConfigError
+from ksim.viz.viewer import simulation
 from ksim.viz.viewer.config import InteractiveVisualizerConfig
 from ksim.viz.viewer.simulation import Simulation
+from ksim.viz.viewer.web.pulling import Pulling
 
 UP = [1.0, 0.0, 0.0, 0.0]
 
@@ -238,3 +240,27 @@ def test_two_clients_at_once_lose_nothing(sim):
     for thread in threads:
         thread.join()
     np.testing.assert_allclose(sim.pose.qpos[0][:2], before + 1.0, atol=1e-4)
+
+
+def test_a_drag_ends_where_another_env_is_taken_in_hand(sim):
+    pulling, body = Pulling(sim), sim.model.body(sim.env.scene.robot.base_body).id
+    data = mujoco.MjData(sim.model)
+    sim.fill(data)
+    pulling.grab(body, data.xpos[body])
+    pulling.to(data.xpos[body] + [0.0, 0.3, 0.0])
+    pulling.update()
+    assert sim.pose.pull[0][body][1] > 1.0
+    sim.selected = 1
+    pulling.update()
+    assert not pulling.is_on and not sim.pose.pull.any()
+
+
+def test_a_drawing_that_raises_is_left_out_and_told(sim, monkeypatch):
+    def broken(*_):
+        raise ValueError("no such site")
+
+    monkeypatch.setattr(simulation, "draw", broken)
+    monkeypatch.setattr(sim, "_drawn", [("a term", "its drawing")])
+    sim.pull("torso", (0.0, 5.0, 0.0))
+    assert len(sim.markers()) == 1  # the pull
+    assert sim.message == "what terms draw is left out: ValueError: no such site"

@@ -1,5 +1,7 @@
 """Parts of the page that need neither a browser nor a simulation."""
 
+from types import SimpleNamespace
+
 import mujoco
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from ksim.viz.viewer.web.asked import Asked
 from ksim.viz.viewer.web.commands import command_ranges
 from ksim.viz.viewer.web.contacts import contact_forces
 from ksim.viz.viewer.web.plots import thinned
+from ksim.viz.viewer.web.policies import PolicyPicker
 from ksim.viz.viewer.web.scene import _pieces, _turned_to
 
 BOX_ON_A_FLOOR = """
@@ -102,3 +105,17 @@ def test_what_is_asked_for_is_done_in_order_and_what_fails_is_told():
     assert asked.do(said.append)
     assert done == [1, 2] and said == ["no such keyframe"]
     assert not asked.do(said.append)
+
+
+def test_a_ghost_that_cannot_go_on_ends_and_is_told():
+    steps = []
+    simulation = SimpleNamespace(
+        pose=SimpleNamespace(pull=np.zeros((1, 2, 6))), selected=0, time_s=1.0, env=SimpleNamespace(step_dt=0.02)
+    )
+    rival = SimpleNamespace(time_s=0.0, error="a term: it", apply=lambda pull: None, step=lambda: steps.append(1))
+    picker = PolicyPicker.__new__(PolicyPicker)
+    picker._simulation, picker._rival = simulation, rival
+    picker.follow()
+    picker.follow()
+    assert len(steps) == 1 and picker.ghost() == []
+    assert simulation.message == "the other checkpoint has stopped: a term: it"
