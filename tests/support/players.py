@@ -72,13 +72,5 @@ def window_standing() -> InteractiveVisualizer:
     return _player(MujocoInteractiveVisualizer, "kbot_standing")
 
 
-def window_walking() -> InteractiveVisualizer:
-    return _player(MujocoInteractiveVisualizer, "kbot_walking")
-
-
-def browser_standing() -> InteractiveVisualizer:
-    return _player(WebInteractiveVisualizer, "kbot_standing")
-
-
 def browser_walking() -> InteractiveVisualizer:
     return _player(WebInteractiveVisualizer, "kbot_walking")

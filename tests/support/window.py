@@ -16,6 +16,8 @@ from typing import Any
 
 import pytest
 
+from support.chromium import PATIENCE_S
+
 # Runs the viewer of a module and answers each line of stdin with what it is like; a line may be a pull: body and force.
 _CHILD = """
 import importlib, json, sys, threading, time
@@ -67,7 +69,7 @@ def virtual_display() -> Iterator[str]:
             pytest.skip(f"there is no {program} (apt-get install xvfb xdotool)")
     read, write = os.pipe()
     server = subprocess.Popen(
-        ["Xvfb", "-displayfd", str(write), "-screen", "0", "1280x800x24", "-nolisten", "tcp"],
+        ["Xvfb", "-displayfd", str(write), "-screen", "0", "640x400x24", "-nolisten", "tcp"],
         pass_fds=(write,),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -125,7 +127,7 @@ class Person:
 
     def do(self, *words: str) -> str:
         """An xdotool command."""
-        result = subprocess.run(["xdotool", *words], env=self.env, capture_output=True, text=True, timeout=120)
+        result = subprocess.run(["xdotool", *words], env=self.env, capture_output=True, text=True, timeout=PATIENCE_S)
         assert result.returncode == 0, result.stderr
         return result.stdout
 
@@ -135,7 +137,7 @@ class Person:
         return self.wait(until, key)
 
     def wait(self, until: Callable[[dict[str, Any]], bool], what: str = "it") -> dict[str, Any]:
-        deadline = time.monotonic() + 120.0
+        deadline = time.monotonic() + PATIENCE_S
         while not until(found := self.look()):
             assert time.monotonic() < deadline, f"{what} has not happened: {found}"
             time.sleep(0.05)

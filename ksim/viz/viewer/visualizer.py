@@ -10,7 +10,7 @@ from ksim.viz.viewer.config import InteractiveVisualizerConfig
 from ksim.viz.viewer.reward_plot import RewardPlot
 from ksim.viz.viewer.simulation import Simulation
 
-_PICTURE_S = 1.0 / 60.0  # between two pictures
+_TURN_S = 1.0 / 60.0  # of the loop; a screen may draw more rarely
 
 
 class Screen(Protocol):
@@ -21,7 +21,7 @@ class Screen(Protocol):
         ...
 
     def update(self) -> None:
-        """Do what the person has asked for since the last time, then show the simulation as it is."""
+        """Do what the person has asked for since the last time, and show the simulation as it is, if that is due."""
         ...
 
 
@@ -63,7 +63,7 @@ class InteractiveVisualizer(abc.ABC):
                 start = time.monotonic()
                 self.simulation.advance()
                 screen.update()
-                time.sleep(max(_PICTURE_S - (time.monotonic() - start), 0.001))
+                time.sleep(max(_TURN_S - (time.monotonic() - start), 0.001))
 
 
 class OfSimulation(InteractiveVisualizer):

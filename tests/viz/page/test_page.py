@@ -108,7 +108,7 @@ def browser(tmp_path_factory) -> Iterator[chromium.Browser]:
         make.fetch()
     except npm.NpmError as error:
         pytest.skip(str(error))
-    with chromium.Browser(tmp_path_factory.mktemp("profile"), webgl=True, timeout=600.0) as found:
+    with chromium.Browser(tmp_path_factory.mktemp("profile"), webgl=True) as found:
         yield found
 
 
@@ -249,7 +249,7 @@ def test_keys_and_buttons_do_what_they_say(standing):
     page.wait_until("ksim.then(page => page.lastPush.left > 0)")
     assert state(page)["qvel"][1] == pytest.approx(pushed[1] + 0.5, abs=1e-6)
     page.press(" ", "Space", 32)
-    page.wait_until("ksim.then(page => page.controller.time > 0.5)", timeout=120)
+    page.wait_until("ksim.then(page => page.controller.time > 0.5)")
     page.click(page.place("Pause"))
     page.wait_until("ksim.then(page => page.paused)")
     settled(page)
@@ -310,7 +310,7 @@ def test_the_robot_is_in_the_picture(standing):
     })"""
     assert page.evaluate(script) > 12  # of 23 bodies, some hidden, some of them but frames
     picture = page.screenshot()
-    assert len(picture) > 20_000
+    assert len(picture) > 5_000
 
 
 def test_licences_are_there_to_be_read(standing):
@@ -320,3 +320,14 @@ def test_licences_are_there_to_be_read(standing):
     read = text(page, "licence-texts")
     for mark in ("Apache License", "Microsoft Corporation", "three.js authors", "K-Scale Labs", "MIT License"):
         assert mark in read, mark
+
+
+def test_what_breaks_it_is_told(standing):
+    """Last: it does not go on after this."""
+    page, _ = standing
+    page.evaluate("""ksim.then(page => {
+      page.controller.step = async () => { throw new Error("no <such> tensor"); };
+      page.pause(false);
+    })""")
+    page.wait_until("document.body.dataset.state === 'failed'")
+    assert text(page, "status") == "This page has stopped: no <such> tensor"

@@ -25,7 +25,6 @@ MEASURED_S = 5.0  # of simulated time
 AFFORDABLE = 0.6  # CPU seconds for a simulated second
 FORCE, PULLED_S = (0.0, 40.0, 0.0), 0.5  # N, s
 STEP_S = 0.02
-TASKS = ("kbot_standing", "kbot_walking")
 
 
 @pytest.fixture(scope="module")
@@ -36,12 +35,11 @@ def display() -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory) -> Iterator[chromium.Browser]:
-    with chromium.Browser(tmp_path_factory.mktemp("profile"), webgl=True, timeout=600.0) as found:
+    with chromium.Browser(tmp_path_factory.mktemp("profile"), webgl=True) as found:
         yield found
 
 
-@pytest.mark.parametrize("task", TASKS)
-@pytest.mark.parametrize("viewer", ["window", "browser"])
+@pytest.mark.parametrize(("viewer", "task"), [("window", "kbot_standing"), ("browser", "kbot_walking")])
 def test_in_the_viewer(viewer, task, display, browser, tmp_path, capsys):
     person = Person(display if viewer == "window" else None, tmp_path, "support.players", f"{viewer}_{task[5:]}")
     try:
@@ -57,7 +55,8 @@ def test_in_the_viewer(viewer, task, display, browser, tmp_path, capsys):
         say(capsys, f"{viewer}, {task}: {passed / (time.monotonic() - clock):.2f}x, {cpu:.2f} CPU s per simulated s")
         assert end["episode_step"] * STEP_S == pytest.approx(end["time_s"], abs=0.1)  # it has not fallen
         if task == "kbot_walking":
-            assert end["qpos"][0] - start["qpos"][0] > 0.6 * FORWARD[0] * passed
+            walked = np.subtract(end["qpos"], start["qpos"])[:2]  # wherever it was told to head
+            assert np.linalg.norm(walked) > 0.6 * FORWARD[0] * passed
         person.pull("torso", FORCE)
         pulled = person.wait(lambda s: s["time_s"] > end["time_s"] + PULLED_S, "the pull")
         person.pull("torso", (0.0, 0.0, 0.0))
@@ -83,8 +82,8 @@ def say(capsys: pytest.CaptureFixture[str], line: str) -> None:
         print(f"\n{line}", flush=True)
 
 
-@pytest.mark.parametrize("task", TASKS)
-def test_in_a_page(task, browser, tmp_path, capsys):
+def test_in_a_page(browser, tmp_path, capsys):
+    task = "kbot_walking"
     try:
         make.fetch()
     except npm.NpmError as error:
@@ -106,7 +105,7 @@ def test_in_a_page(task, browser, tmp_path, capsys):
         return {**found, "cpu_s": metrics["TaskDuration"]}
 
     def wait(time_s: float) -> dict[str, Any]:
-        page.wait_until(f"ksim.then(page => page.controller.time > {time_s})", timeout=600)
+        page.wait_until(f"ksim.then(page => page.controller.time > {time_s})")
         return look()
 
     start = wait(2.0)
@@ -115,8 +114,7 @@ def test_in_a_page(task, browser, tmp_path, capsys):
     passed = end["time_s"] - start["time_s"]
     cpu = (end["cpu_s"] - start["cpu_s"]) / passed
     say(capsys, f"page, {task}: {passed / (time.monotonic() - clock):.2f}x, {cpu:.2f} s of its thread per simulated s")
-    if task == "kbot_walking":
-        assert end["qpos"][0] - start["qpos"][0] > 0.6 * FORWARD[0] * passed
+    assert end["qpos"][0] - start["qpos"][0] > 0.6 * FORWARD[0] * passed
     page.evaluate("""ksim.then(({ controller: { simulation } }) => {
       const torso = simulation.id("BODY", "torso"), at = simulation.data.xpos.slice(3 * torso, 3 * torso + 3);
       simulation.grab(torso, [0, 0, 0]);

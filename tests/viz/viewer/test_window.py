@@ -9,6 +9,7 @@ import mujoco
 import numpy as np
 import pytest
 from PIL import Image
+from support.chromium import PATIENCE_S
 from support.window import Person, virtual_display
 
 pytestmark = [pytest.mark.slow, pytest.mark.screen]
@@ -218,7 +219,7 @@ def test_the_mouse_pulls_a_body(paused):
 
 def test_the_plot_is_drawn_anew_while_it_is_paused(paused, folder):
     picture = folder / PICTURE
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + PATIENCE_S
     seen = set()
     while len(seen) < 3 and time.monotonic() < deadline:
         if picture.exists():
@@ -237,7 +238,7 @@ def test_it_ends_with_its_window(person, folder):
     """Last: Ctrl-Q, as MuJoCo's viewer has it."""
     (worker,) = (Path(f"/proc/{person.child.pid}/task/{person.child.pid}/children")).read_text().split()
     person.do("key", "ctrl+q")
-    assert person.child.wait(timeout=120) == 0
+    assert person.child.wait(timeout=PATIENCE_S) == 0
     assert not os.path.exists(f"/proc/{worker}")
     assert "Traceback" not in (folder / "stderr").read_text()
     assert not list((folder / "plots").glob(".*"))
@@ -253,7 +254,7 @@ def test_the_readmes_viewer_and_its_own_key(display, tmp_path):
         pulled = person.press("g", lambda s: np.any(s["pull"]))
         assert [5.0, 0.0, 0.0] in [row[:3] for row in pulled["pull"]]
         person.do("key", "ctrl+q")
-        assert person.child.wait(timeout=120) == 0
+        assert person.child.wait(timeout=PATIENCE_S) == 0
     finally:
         person.child.kill()
         person.child.wait()

@@ -45,7 +45,11 @@ class Page {
     this.view = new View(document.getElementById("view"), world, controller.robot);
     this.hand = new Hand(this.view, controller.simulation);
     this.panel = new Panel(this);
-    this.#run();
+    this.#run().catch((error) => {
+      document.body.dataset.state = "failed";
+      document.getElementById("status").textContent = `This page has stopped: ${error.message ?? error}`;
+      throw error;
+    });
   }
 
   /** Hold the simulation, or let it go on. */
