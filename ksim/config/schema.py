@@ -166,6 +166,8 @@ class PhysicsCfg:
     engine: str = setting(MISSING, choices=("auto", "mjx", "mujoco"), or_path=True)
     # Threads of the mujoco engine; None: the CPUs that this process may use.
     threads: int | None = setting(MISSING, above=0)
+    # Devices that one training on mjx is spread over; None: as many of those that it sees as divide its sizes.
+    devices: int | None = setting(None, above=0)
 
 
 @dataclass(kw_only=True)

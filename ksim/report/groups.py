@@ -9,7 +9,9 @@ from typing import Any
 from ksim.report.runs import Run, natural
 
 # What cannot change what is learned.
-IGNORED = ("seed runs_dir logger log checkpoint eval task.viewer task.metrics task.gate physics.threads").split()
+IGNORED = """
+seed runs_dir logger log checkpoint eval task.viewer task.metrics task.gate physics.threads physics.devices
+""".split()
 
 
 class _Absent:

@@ -16,6 +16,7 @@ from ksim.config.fields import setting
 from ksim.envs.carry import EnvCarry
 from ksim.envs.env import Env
 from ksim.rl.policy import Policy
+from ksim.system import mesh
 
 Metrics = dict[str, Float[Array, ""]]
 ENV = "env/"  # what the names of the env's own numbers start with: sums over the steps of an iteration
@@ -24,7 +25,8 @@ ENV = "env/"  # what the names of the env's own numbers start with: sums over th
 class State(Protocol):
     """What an algorithm carries from iteration to iteration: a pytree, saved and resumed as a whole.
 
-    A state may have a field `model`, everything that is learned: then `init_from` can start from it.
+    A state may have a field `model`, everything that is learned: then `init_from` can start from it. A field `obs` is
+    what the envs show: over several devices, it is split among them as the envs are, and all else is on each.
     """
 
     @property
@@ -52,6 +54,11 @@ class Algorithm(abc.ABC):
     @abc.abstractmethod
     def steps_per_iteration(self) -> int:
         """Env steps, over all envs, that one iteration takes."""
+
+    @property
+    def split_sizes(self) -> dict[str, int]:
+        """What is split among the devices of a training, by the setting's name; each device gets an equal part."""
+        return {"num_envs": self.num_envs}
 
     @abc.abstractmethod
     def init(self, env: Env, key: PRNGKeyArray) -> Any:
@@ -101,11 +108,22 @@ def train_chunk(
     """
 
     def iterate(state: Any, _: None) -> tuple[Any, Metrics]:
-        return algorithm.iterate(env, state)
+        state, metrics = algorithm.iterate(env, state)
+        return mesh.placed(state, is_split(state)), metrics
 
     state, metrics = jax.lax.scan(iterate, state, None, length=num_iterations)
     reduced = {name: jnp.sum(x) if name.startswith(ENV) else jnp.mean(x) for name, x in metrics.items()}
     return state, reduced, are_finite(state)
+
+
+def is_split(state: Any) -> Any:
+    """For each array of a state, whether its first axis is that of the envs."""
+
+    def has_envs(path: tuple[Any, ...], _: Any) -> bool:
+        names = [getattr(key, "name", None) for key in path[:2]]
+        return names[0] == "obs" or names == ["env_carry", "envs"]
+
+    return jax.tree.map_with_path(has_envs, state)
 
 
 def are_finite(state: Any) -> dict[str, Bool[Array, ""]]:

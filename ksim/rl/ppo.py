@@ -26,6 +26,7 @@ from ksim.rl.distribution import Normal
 from ksim.rl.gae import gae
 from ksim.rl.networks import ACTIVATIONS
 from ksim.rl.rollout import Trajectory, rollout
+from ksim.system import mesh
 
 GROUPS = ("actor", "critic")  # the observations that the networks read
 
@@ -113,6 +114,12 @@ class PPO(Algorithm):
         return self.num_env_states_per_minibatch * self.num_minibatches
 
     @property
+    def split_sizes(self) -> dict[str, int]:
+        """See `Algorithm.split_sizes`: envs, and the env states of each minibatch."""
+        names = ("num_envs", "num_env_states_per_minibatch")
+        return {name: getattr(self, name) for name in names}
+
+    @property
     def steps_per_iteration(self) -> int:
         """See `Algorithm.steps_per_iteration`: D."""
         return self.dataset_size
@@ -175,7 +182,7 @@ class PPO(Algorithm):
         dataset_D, value_TE = prepare(self, state.model, trajectory_TE)
         state, metrics = update(self, state, dataset_D, symmetry)
         normalizer = {
-            group: normalizer.update(trajectory_TE.obs[group], symmetry.obs[group] if symmetry else None)
+            group: normalizer.update(mesh.split(dataset_D.obs[group]), symmetry.obs[group] if symmetry else None)
             for group, normalizer in state.model.normalizer.items()
         }
         num_iterations = state.num_iterations + 1
@@ -218,7 +225,7 @@ def collect(env: Env, ppo: PPO, state: PPOState) -> tuple[PPOState, Trajectory, 
         env, state.model.policy, state.env_carry, state.obs, (), noise_key, ppo.rollout_length
     )
     state = dataclasses.replace(state, env_carry=env_carry, obs=obs, policy_key=policy_key)
-    return state, trajectory_TE, log
+    return state, mesh.split(trajectory_TE, axis=1), log
 
 
 def prepare(ppo: PPO, model: Model, trajectory_TE: Trajectory) -> tuple[Dataset, Float[Array, "T E"]]:
@@ -246,7 +253,9 @@ def prepare(ppo: PPO, model: Model, trajectory_TE: Trajectory) -> tuple[Dataset,
         advantage=advantage_TE,
         target=target_TE,
     )
-    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), dataset_TE), value_TE
+    # Minibatches are drawn from all of it, wherever it was made.
+    dataset_D = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), mesh.whole(dataset_TE))
+    return mesh.whole(dataset_D), value_TE
 
 
 def update(ppo: PPO, state: PPOState, dataset_D: Dataset, symmetry: Symmetry | None = None) -> tuple[PPOState, Metrics]:
@@ -267,7 +276,8 @@ def update(ppo: PPO, state: PPOState, dataset_D: Dataset, symmetry: Symmetry | N
     def minibatch(carry: tuple, step: tuple[Int[Array, " B"], Bool[Array, ""]]) -> tuple[tuple, Metrics]:
         net, opt_state, learning_rate = carry
         index_B, is_first = step
-        batch_B = jax.tree.map(lambda x: x[index_B], dataset_D)
+        index_B = mesh.split(index_B)
+        batch_B = mesh.split(jax.tree.map(lambda x: x[index_B], dataset_D))
         images_B = mirrored(batch_B, symmetry) if symmetry is not None and ppo.symmetry == "augment" else None
         grads, metrics = eqx.filter_grad(loss, has_aux=True)(net, state.model, batch_B, images_B, ppo)
         if ppo.schedule == "adaptive":

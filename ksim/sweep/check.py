@@ -10,7 +10,7 @@ from hydra.core.override_parser.types import IntervalSweep, Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
-from ksim.config import compose
+from ksim.config import compose, devices
 from ksim.config.compose import Loader
 from ksim.config.hydra_internals import BasicSweeper
 from ksim.config.overrides import parse_overrides
@@ -54,14 +54,17 @@ def check_sweep(load: Loader, cfg: DictConfig, overrides: Sequence[Override]) ->
         raise ConfigError(f"launcher={launcher}: there is no Slurm here (no 'sbatch' on PATH); use its login node")
     if (size := cfg.hydra.launcher.get("jobs_per_pack")) is not None and size < 1:
         raise ConfigError(f"hydra.launcher.jobs_per_pack: must be above 0, not {size}")
-    for key in ("nodes", "tasks_per_node"):
-        if (count := cfg.hydra.launcher.get(key, 1)) != 1:
-            raise ConfigError(f"hydra.launcher.{key}: must be 1, as a training is one process, not {count}")
+    processes = _check_processes(cfg, launcher)
+    is_packed = str(cfg.hydra.launcher._target_).endswith("PackedLauncher") or (size or 1) > 1
     sweep_dir = _sweep_dir(cfg)
     for job in expand(cfg, overrides):
         try:
             composed = load(job)
             config = checked_new(compose.to_config(composed))
+            if is_packed and (count := config.physics.devices) not in (None, 1):
+                raise ConfigError(f"physics.devices: must be 1 where jobs train side by side, not {count}")
+            if processes > 1:
+                devices.check_processes(config, processes, "hydra.launcher.nodes x tasks_per_node")
         except ConfigError as error:
             raise ConfigError(f"{error} [in the job {' '.join(job)}]") from error
         OmegaConf.copy_cache(cfg, composed)  # the same time of day
@@ -78,6 +81,25 @@ def check_sweep(load: Loader, cfg: DictConfig, overrides: Sequence[Override]) ->
     if "${now" not in str(unresolved["dir"]):
         return []  # a folder that was named, perhaps of a sweep to go on with
     return [f"hydra.sweep.dir={quoted(run_dir.claim_folder(sweep_dir))}"]
+
+
+def _check_processes(cfg: DictConfig, launcher: str) -> int:
+    """How many processes each training is.
+
+    Raises:
+        ConfigError: more than one, where the launcher starts only one.
+    """
+    counts = {key: cfg.hydra.launcher.get(key, 1) for key in ("nodes", "tasks_per_node")}
+    for key, count in counts.items():
+        if count < 1:
+            raise ConfigError(f"hydra.launcher.{key}: must be above 0, not {count}")
+        if count > 1 and not str(cfg.hydra.launcher._target_).endswith("SlurmLauncher"):
+            raise ConfigError(
+                f"hydra.launcher.{key}: must be 1 with launcher={launcher}, not {count}; launcher=slurm has more"
+            )
+        if count > 1 and (cfg.hydra.launcher.get("jobs_per_pack") or 1) > 1:
+            raise ConfigError(f"hydra.launcher.{key}: must be 1 where jobs_per_pack is above 1, not {count}")
+    return int(counts["nodes"] * counts["tasks_per_node"])
 
 
 def check_launcher(cfg: DictConfig) -> None:

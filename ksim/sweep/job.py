@@ -20,7 +20,7 @@ from ksim.store import status as status_file
 from ksim.store.lock import InUse
 from ksim.store.run_dir import RunDir
 from ksim.store.status import Status, StatusFile, describe
-from ksim.system import foreign, trust
+from ksim.system import foreign, processes, trust
 from ksim.system.logs import logging_to
 from ksim.training.checks import load_checked
 from ksim.training.stop import StopRequest
@@ -47,6 +47,8 @@ class Job:
     def __call__(self) -> float | None:
         """Train to the end, from the newest checkpoint if there is one; a completed run is left as it is.
 
+        The tasks of a Slurm job of several train together.
+
         Returns:
             The objective; see `objective`.
 
@@ -55,6 +57,13 @@ class Job:
         """
         if self.cpus:
             os.sched_setaffinity(0, self.cpus)
+        with processes.together(of_slurm=os.environ.get("SUBMITIT_EXECUTOR") == "slurm"):
+            if processes.leads():
+                return self._lead()
+            _follow()
+            return None
+
+    def _lead(self) -> float | None:
         run = RunDir(self.path)
         with logging_to(run.log_path):
             wait_for_owner(run)
@@ -99,6 +108,12 @@ class Preemption(StopRequest):
             self._answer()
         else:
             log.info("%s: saving after this chunk", signal.Signals(signum).name)
+
+
+def _follow() -> None:
+    from ksim.training.follower import follow  # late: launchers run where no JAX backend may be started
+
+    follow(stop_request())
 
 
 def completed(run: RunDir) -> bool:

@@ -226,11 +226,13 @@ class SlurmLauncher(FrozenLauncher):
         if not jobs:
             return
         cpus, setup = self.params.get("cpus_per_task"), self.params.get("setup") or []
+        is_several = any((self.params.get(key) or 1) > 1 for key in ("nodes", "tasks_per_node"))
+        ending_all = ["--kill-on-bad-exit=1"] if is_several else None  # where one process of a training is killed
         if cpus:  # since Slurm 22.05, srun does not take this over from sbatch
             setup = [f"export SRUN_CPUS_PER_TASK={cpus}", *setup]
         try:
             packs = in_packs(jobs, size) if (size := self.params.get("jobs_per_pack") or 1) > 1 else [[j] for j in jobs]
-            executor = self.executor(setup=setup)
+            executor = self.executor(setup=setup, srun_args=ending_all)
             with executor.batch():
                 sent = [executor.submit(_callable(pack)) for pack in packs]
         except (subprocess.CalledProcessError, FailedJobError, FailedSubmissionError) as error:

@@ -25,7 +25,7 @@ from ksim.config.schema import Config
 from ksim.errors import ConfigError, KsimError
 from ksim.store import run_dir as store
 from ksim.sweep.check import check_launcher, check_sweep, expand, quoted
-from ksim.system import trees, trust
+from ksim.system import processes, trees, trust
 from ksim.system.entry import entry, look_in_working_directory, report
 from ksim.training import resume
 from ksim.training.checks import checked_new
@@ -36,6 +36,14 @@ _GROUPS = ("task", "algo", "physics", "logger", "launcher", "sweeper")
 def main() -> None:
     """Trains as `sys.argv` asks; exits with 2 and one message on stderr where the user made a mistake."""
     look_in_working_directory()
+    try:
+        with processes.together():
+            _main() if processes.leads() else entry(_follow)
+    except KsimError as error:  # the processes do not find each other
+        sys.exit(report(error))
+
+
+def _main() -> None:
     if resume.is_resume(sys.argv[1:]):
         entry(resume.resume)
         return
@@ -48,6 +56,12 @@ def main() -> None:
     except KsimError as error:
         sys.exit(report(error))
     app(job)()
+
+
+def _follow(argv: Sequence[str]) -> None:
+    from ksim.training.follower import follow  # late: it initialises what a login node must not
+
+    follow()
 
 
 def job(cfg: DictConfig) -> float | None:

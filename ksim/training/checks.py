@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 
-from ksim.config import compose, fields
+from ksim.config import compose, devices, fields
 from ksim.config.schema import Config, ManagerBasedRlEnvCfg
 from ksim.config.targets import locate
 from ksim.config.words import hint
@@ -25,6 +25,7 @@ def checked(cfg: Config) -> Config:
     fields.check(cfg)
     if "." in cfg.physics.engine:
         locate(cfg.physics.engine, "physics.engine")
+    devices.check(cfg)
     check_task(cfg.task)
     if isinstance(cfg.task, ManagerBasedRlEnvCfg):
         _check_learnable(cfg.task)

@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -206,8 +206,15 @@ class Records:
 
 
 @contextlib.contextmanager
-def recording(experiment: Experiment, run_dir: RunDir, status: StatusFile) -> Iterator[Records]:
-    """The records of a training that is about to begin or to go on: config, provenance and loggers are there."""
+def recording(
+    experiment: Experiment, run_dir: RunDir, status: StatusFile, devices: Sequence[jax.Device] | None = None
+) -> Iterator[Records]:
+    """The records of a training that is about to begin or to go on: config, provenance and loggers are there.
+
+    Args:
+        experiment, run_dir, status: as for `Records`.
+        devices: those that train; None: the first one.
+    """
     cfg = experiment.cfg
     files.write_atomic(run_dir.config_path, freeze(cfg).encode())
     trust.sign(run_dir.config_path)
@@ -215,10 +222,10 @@ def recording(experiment: Experiment, run_dir: RunDir, status: StatusFile) -> It
     provenance.write(
         run_dir.provenance_path,
         {
-            "devices": [str(device) for device in jax.devices()],
+            "devices": [str(device) for device in devices or jax.local_devices()[:1]],
             "device_memory": jax_setup.device_memory(),
             "engine": dataclasses.asdict(experiment.engine),
-            "threads": getattr(experiment.env.physics, "threads", None),
+            "threads": getattr(getattr(experiment.env, "physics", None), "threads", None),  # others' have no engine
             "seed": cfg.seed,
         },
     )

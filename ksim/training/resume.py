@@ -14,8 +14,9 @@ from ksim.system import trees
 from ksim.system.logs import logging_to
 from ksim.training.checks import checked, load_checked
 
-# What may change: how long it goes on, and what is written; everything else makes another training.
-_MAY_CHANGE = ("algo.total_steps", "log.", "logger.", "checkpoint.", "eval.", "runs_dir")
+# What may change: how long it goes on, what is written, and on how many devices; everything else makes another
+# training.
+_MAY_CHANGE = ("algo.total_steps", "log.", "logger.", "checkpoint.", "eval.", "runs_dir", "physics.devices")
 
 
 def is_resume(argv: Sequence[str]) -> bool:
@@ -56,7 +57,7 @@ def resumed_config(run: RunDir, overrides: Sequence[str]) -> Config:
         raise ConfigError(
             f"resume={run.path}: a resume continues the same training, and this would change it: {listed}; "
             f"start a new run for that, from the policy of this one with init_from={run.path} "
-            "(algo.total_steps, log, logger, checkpoint and eval may change)"
+            "(algo.total_steps, log, logger, checkpoint, eval and physics.devices may change)"
         )
     return cfg
 

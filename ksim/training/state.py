@@ -4,6 +4,7 @@ import dataclasses
 import logging
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import equinox as eqx
@@ -22,12 +23,12 @@ from ksim.training.experiment import Experiment
 log = logging.getLogger(__name__)
 
 
-def jit_chunk(experiment: Experiment) -> Any:
-    """The train program: a chunk of iterations, compiled once, its state donated."""
+def jit_chunk(experiment: Experiment, **options: Any) -> Any:
+    """The train program: a chunk of iterations, compiled once, its state donated; options are those of `jax.jit`."""
     program = partial(
         train_chunk, experiment.env, experiment.algorithm, num_iterations=experiment.cfg.log.interval_iterations
     )
-    return jit(program, donate_argnums=0)
+    return jit(program, donate_argnums=0, **options)
 
 
 def first_state(experiment: Experiment, init: Callable[[jax.Array], Any] | None = None) -> Any:
@@ -68,11 +69,21 @@ def restore(experiment: Experiment, run: RunDir) -> tuple[Any, int]:
     if not checkpoint.steps(run.checkpoints):
         log.info("no checkpoint yet: starting from the first step")
         return None, 0
+    state, step = load(experiment, checkpoint.newest_valid(run.checkpoints, log.warning))
+    checkpoint.discard_after(run.checkpoints, step)
+    log.info("resuming at %s steps", f"{step:,}")
+    return state, step
+
+
+def load(experiment: Experiment, path: Path) -> tuple[Any, int]:
+    """The state and the step of a checkpoint.
+
+    Raises:
+        CheckpointError: it is damaged, or of another training.
+    """
     init = partial(experiment.algorithm.init, experiment.env)
     like = {"train_state": eqx.filter_eval_shape(init, jax.random.key(0))}
-    found = checkpoint.load(checkpoint.newest_valid(run.checkpoints, log.warning), like)
-    checkpoint.discard_after(run.checkpoints, found.step)
-    log.info("resuming at %s steps", f"{found.step:,}")
+    found = checkpoint.load(path, like)
     return found.trees["train_state"], found.step
 
 

@@ -34,6 +34,11 @@ class StopRequest:
         """What the shell expects of a process that a signal ended: 130 after Ctrl-C, 143 after SIGTERM."""
         return 128 + (self.signum or 0)
 
+    def also(self, signum: int | None) -> None:
+        """Take note of a signal that came to another process of the training, if one did."""
+        if signum is not None and self.signum is None:
+            self._handle(signum, None)
+
     def saved(self, status: StatusFile, run_dir: RunDir, step: int) -> None:
         """What follows once the training that was asked to stop has saved itself at `step` env steps.
 

@@ -29,6 +29,7 @@ def test_runs_that_differ_in_the_seed_alone_are_a_group(make_run):
         ("checkpoint.every_s", 1.0),
         ("eval.episodes", 3),
         ("physics.threads", 7),
+        ("physics.devices", 2),
         ("task.viewer.width", 7),
         ("task.gate.episodes", 7),
         ("eval.interval_steps", 7),

@@ -42,7 +42,11 @@ MISTAKES = [
     ("'algo.learning_rate=interval(1e-4,1e-3)'", re.compile("BasicSweeper does not support .* see sweeper=optuna")),
     (
         "launcher=submitit_local hydra.launcher.nodes=2",
-        "hydra.launcher.nodes: must be 1, as a training is one process, not 2",
+        "hydra.launcher.nodes: must be 1 with launcher=submitit_local, not 2; launcher=slurm has more",
+    ),
+    (
+        "launcher=packed physics=mjx physics.devices=2 seed=1,2",
+        re.compile(r"physics\.devices: must be 1 where jobs train side by side, not 2"),
     ),
     # searches: both ends of a range, each value of a choice, and what is fixed
     (
@@ -83,6 +87,34 @@ def test_each_mistake_is_one_message_and_leaves_nothing(tmp_path, monkeypatch, m
     text = str(error.value)
     assert message.search(text) if isinstance(message, re.Pattern) else text == message, text
     assert "\n" not in text and list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        (
+            "physics=mujoco hydra.launcher.nodes=2",
+            "hydra.launcher.nodes x tasks_per_node: must be 1 with physics=mujoco, which trains in one process, not 2",
+        ),
+        (
+            "physics=mjx hydra.launcher.nodes=3 hydra.launcher.tasks_per_node=2 algo.num_envs=250 "
+            "algo.num_env_states_per_minibatch=500 algo.num_minibatches=2",
+            "algo.num_envs: must be a multiple of 6, so that each device gets as many (",
+        ),
+        (
+            "physics=mjx hydra.launcher.nodes=2 hydra.launcher.jobs_per_pack=2",
+            "hydra.launcher.nodes: must be 1 where jobs_per_pack is above 1, not 2",
+        ),
+        ("physics=mjx hydra.launcher.tasks_per_node=0", "hydra.launcher.tasks_per_node: must be above 0, not 0"),
+    ],
+)
+def test_processes_that_cannot_train_together_are_not_sent(tmp_path, monkeypatch, command, message):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("shutil.which", lambda name: "/usr/bin/true")
+    with pytest.raises(ConfigError) as error:
+        preflight(["-m", "launcher=slurm", "task=cartpole_balance", *command.split()])
+    assert str(error.value).startswith(message), error.value
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_two_sweeps_in_one_second_have_a_folder_each(tmp_path, monkeypatch):
