@@ -273,15 +273,15 @@ def train_state(cfg, env):
     )
 
 
-@pytest.mark.parametrize("minibatches", [1, 3])
-def test_the_first_minibatch_of_an_update_leaves_the_learning_rate_alone(cfg, minibatches):
+@pytest.mark.parametrize(("minibatches", "epochs"), [(1, 1), (3, 1), (1, 3)])
+def test_the_first_minibatch_of_an_update_leaves_the_learning_rate_alone(cfg, minibatches, epochs):
     """By its index, whatever KL is measured there: rounding may make it anything but 0."""
     cfg = dataclasses.replace(
-        cfg, num_env_states_per_minibatch=24 // minibatches, num_minibatches=minibatches, num_learning_epochs=1
+        cfg, num_env_states_per_minibatch=24 // minibatches, num_minibatches=minibatches, num_learning_epochs=epochs
     )
     ppo, state = train_state(dataclasses.replace(cfg, schedule="adaptive", desired_kl=1e-9), FakeEnv((5, 5, 5, 5)))
     after, _ = update(ppo, state, dataset(24))  # of another policy: each KL is far above the desired one
-    assert float(after.learning_rate) == pytest.approx(1e-2 / 1.5 ** (minibatches - 1), rel=1e-5)
+    assert float(after.learning_rate) == pytest.approx(1e-2 / 1.5 ** (minibatches * epochs - 1), rel=1e-5)
 
 
 def test_one_gradient_step_is_adams(cfg):
