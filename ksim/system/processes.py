@@ -24,7 +24,8 @@ _VARIABLES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 _DEAD_AFTER_S = 30  # without a sign of life
 _LEAVE_TOGETHER_S = 15  # at the end, so long the first waits for the last
 _LOOK_AGAIN_MS = 1000  # Python hears of signals between two looks
-_WORDS, _SIGNALS = "ksim/words/", "ksim/signals/"
+_LONGEST_COMPILE_MS = 3_600_000
+_WORDS, _SIGNALS, _MEETINGS = "ksim/words/", "ksim/signals/", "ksim/meetings/"
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class _Place:
     devices: list[int] | None = None
 
 
-_said = 0  # words so far
+_said = _met = 0  # words and meetings so far
 
 
 def count() -> int:
@@ -113,6 +114,14 @@ def words() -> Iterator[dict[str, Any]]:
             raise KsimError(f"the first process of the training is gone: {error}") from error
         number += 1
         yield json.loads(said)
+
+
+def meet() -> None:
+    """Wait until all processes are here, as after compiling: a program's first run waits for others only briefly."""
+    global _met
+    if count() > 1:
+        _client().wait_at_barrier(f"{_MEETINGS}{_met}", _LONGEST_COMPILE_MS)
+        _met += 1
 
 
 def pass_on(signum: int) -> None:

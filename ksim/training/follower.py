@@ -17,7 +17,8 @@ from ksim.training.stop import StopRequest
 
 # What the first process says, besides its last word: to start JAX, where the run is, how its state begins, and what to
 # compute.
-START, OPEN, INIT, LOAD, TRAIN, GATHER = "start", "open", "init", "load", "train", "gather"
+START, OPEN, INIT, LOAD, COMPILE = "start", "open", "init", "load", "compile"
+TRAIN, GATHER = "train", "gather"
 
 
 def follow(stop: StopRequest | None = None) -> None:
@@ -42,11 +43,12 @@ def follow(stop: StopRequest | None = None) -> None:
                 run = RunDir(Path(word["run"]))
                 with trust.everything():  # the first process has looked
                     experiment = build(load_checked(run.config_path))
-                placement, chunk = Placement(experiment), None
+                placement = Placement(experiment)
             elif what in (INIT, LOAD):
                 state = placement.put(_begin(experiment, placement, run, word))
+            elif what == COMPILE:
+                chunk = placement.compile_chunk(state)
             elif what == TRAIN:
-                chunk = chunk or placement.compile_chunk(state)
                 state, *_ = jax.block_until_ready(chunk(state))
             elif what == GATHER:
                 placement.gather(state)

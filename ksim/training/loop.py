@@ -93,6 +93,7 @@ def _run(records: Records, placement: Placement, state: Any, stop: StopRequest) 
         return gather(state)
     with stop, Progress(records.total_steps) as progress, warning_of_recompiles():
         begin = time.monotonic()
+        processes.say(follower.COMPILE)
         chunk = placement.compile_chunk(state)  # apart from the first chunk's own time
         log.info("compiled the training in %.0f s", time.monotonic() - begin)
         records.start_clock()

@@ -91,7 +91,9 @@ class Placement:
         if self.mesh is None:
             return jit(self._init)(key)
         with jax.set_mesh(self.mesh):
-            return jit(self._init, out_shardings=self._shardings)(key)
+            program = jit(self._init, out_shardings=self._shardings).lower(key).compile()
+        processes.meet()
+        return program(key)
 
     def put(self, state: Any) -> Any:
         """A state from disk, the same in all processes, or as `init` gave it, where the training wants it."""
@@ -104,7 +106,9 @@ class Placement:
         everywhere = mesh.shardings(self.mesh, is_split=False)
         spread = {"in_shardings": (self._shardings,), "out_shardings": (self._shardings, everywhere, everywhere)}
         with jax.set_mesh(self.mesh):
-            return jit_chunk(self.experiment, **spread).lower(state).compile()
+            program = jit_chunk(self.experiment, **spread).lower(state).compile()
+        processes.meet()
+        return program
 
     def gather(self, state: Any) -> Any:
         """A whole state on one device of this process; all processes must ask for it."""

@@ -48,6 +48,7 @@ def main(task: str, devices: str) -> None:
         program = jax.jit(lambda state: first_update(placement, state), out_shardings=everywhere)
         with jax.set_mesh(placement.mesh):
             program = program.lower(state).compile()
+        processes.meet()
     found = by_leaf({"first": placement.gather(state), **program(state)})
     chunk = placement.compile_chunk(state)
     for _ in range(2):
