@@ -18,10 +18,7 @@ FLAGS = (
     " --disable-component-update --disable-sync --disable-dev-shm-usage --remote-debugging-pipe"
 ).split()
 PATIENCE_S = 300.0  # what takes a second may take minutes on a machine that is busy
-WEBGL = [
-    *("--use-angle=swiftshader", "--enable-unsafe-swiftshader"),
-    "--force-device-scale-factor=0.5",  # a quarter of the pixels is drawn in a quarter of the time
-]
+WEBGL = ["--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
 # The browser reads commands from its descriptor 3 and writes answers to 4.
 _START = """
 import fcntl, os, sys

@@ -310,7 +310,7 @@ def test_the_robot_is_in_the_picture(standing):
     })"""
     assert page.evaluate(script) > 12  # of 23 bodies, some hidden, some of them but frames
     picture = page.screenshot()
-    assert len(picture) > 5_000
+    assert len(picture) > 20_000
 
 
 def test_licences_are_there_to_be_read(standing):

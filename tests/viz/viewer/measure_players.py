@@ -1,7 +1,8 @@
-"""Policies that were trained stand and walk in the window, in the browser and in a page, and a pull makes them react.
+"""How fast trained policies stand and walk in the window, in the browser and in a page, and how they answer a pull.
 
-How fast they do is printed (`pytest -s`). It is asserted by the CPU that a simulated second costs the thread that
-simulates: on a machine with other things to do, no clock tells.
+It is told by the clock, so it runs by hand, on a machine with nothing else to do:
+`python -m pytest -m screen -n 0 -s tests/viz/viewer/measure_players.py`. What is asserted besides is the CPU that a
+simulated second costs the thread that simulates.
 """
 
 import time
