@@ -20,6 +20,8 @@ from ksim.errors import KsimError
 
 END, FAILED = "end", "failed"  # the leader's last word
 
+log = logging.getLogger(__name__)
+
 _VARIABLES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 _DEAD_AFTER_S = 30  # without a sign of life
 _LEAVE_TOGETHER_S = 15  # at the end, so long the first waits for the last
@@ -80,6 +82,8 @@ def together(*, of_slurm: bool = False) -> Iterator[None]:
         yield
     except BaseException as error:
         stopped = isinstance(error, KeyboardInterrupt) or getattr(error, "code", 1) not in (1, 2)
+        if not stopped and not leads():  # now, as leaving may end this process before anything is said
+            log.error("process %d of the training failed", place.index, exc_info=error)
         say(END if stopped else FAILED)
         raise
     else:

@@ -161,7 +161,7 @@ def test_its_first_200_steps_are_those_of_the_c_engine(standing):
     compare(found, play(env, STANDING, 200))
     assert page.evaluate("ksim.then(page => page.controller.time)") == pytest.approx(4.0)
     assert page.errors() == []
-    assert {url.partition(":")[0] for url in page.requests()} == {"file", "blob"}
+    assert {"file"} <= {url.partition(":")[0] for url in page.requests()} <= {"file", "blob"}  # nothing from a network
 
 
 def test_every_term_that_pages_know_is_that_of_the_env(browser, kbot_cfg, tmp_path):
